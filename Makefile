@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The table of contents. Rooms have makefiles and scripts of their own.
+
+SUITE ?=
+RUNS ?= 1
+
+help:
+	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
+	@echo '                     everything up first. RUNS=n repeats the move'
+	@echo 'make test            all test suites; SUITE=a,b only those:'
+	@echo '                     lint abi unit build guest qtest emulated nested'
+	@echo 'make test-full       also what is too long for every change'
+	@echo 'make setup           only the set-up: packages, kernels, QEMU'
+	@echo 'make module          the guest module, for the running kernel or KDIR='
+	@echo 'make refresh TREE=d  host/qemu-patch from a QEMU work tree'
+	@echo 'make clean           remove build/; the cache stays'
+	@echo
+	@echo 'DMA_TRACK_CACHE      where build trees are kept [~/.cache/dma-track]'
+	@echo 'DMA_TRACK_DOWNLOADS  a folder to look into before downloading'
+	@echo 'DMA_TRACK_ACCEL=kvm  use /dev/kvm for the outer machine [tcg]'
+	@echo 'QEMU_SRC             source of QEMU, tarball or tree [fetched]'
+
+setup:
+	@tests/lib/setup.sh all
+
+# The suite runner needs python3-tap: packages come first.
+test:
+	@tests/lib/setup.sh packages
+	@tests/lib/suites.py '$(SUITE)'
+
+test-full:
+	@tests/lib/setup.sh packages
+	@tests/lib/suites.py --full '$(SUITE)'
+
+demo: setup
+	@tests/host/nested/demo.py --runs '$(RUNS)'
+
+module:
+	$(MAKE) -C guest/kernel/dma-track
+
+refresh:
+	host/qemu-patch/refresh.sh '$(TREE)'
+
+clean:
+	rm -rf build
+
+.PHONY: help setup test test-full demo module refresh clean

@@ -1,0 +1,319 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Everything that a fresh Debian machine lacks, one step per argument:
+#
+#   setup.sh packages     Debian packages, by apt-get
+#   setup.sh backports    newer build tools, unpacked into the cache
+#   setup.sh qemu         QEMU: source, our series, build
+#   setup.sh kernel       kernel images and headers named in kernels.txt
+#   setup.sh all          the four above
+#   setup.sh lint         what only the lint suite needs
+#
+# Each step is a no-op when its result is there already. Results that last live
+# in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
+# checkout. A step that was interrupted starts over: what is unfinished has
+# another name than what is finished.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cache=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}
+log=$cache/setup.log
+build_packages=(gcc g++ make ninja-build bzip2 xz-utils perl python3 python3-venv
+	python3-distlib python3-pip python3-setuptools python3-wheel pkg-config
+	libglib2.0-dev zlib1g-dev libpixman-1-dev libfdt-dev
+	device-tree-compiler libslirp-dev libzstd-dev libnuma-dev flex bison
+	libc6-dev git ccache)
+bed_packages=(seabios ipxe-qemu qemu-system-data busybox-static cpio kmod
+	iproute2 dwarves libelf1 e2fsprogs python3-tap)
+lint_packages=(sparse codespell shellcheck reuse python3-flake8)
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 1; }
+
+# Run with a line now and then, so that nobody thinks that it hangs.
+slowly() {
+	local what=$1 pid t=0
+	shift
+	say "$what …"
+	"$@" >>"$log" 2>&1 &
+	pid=$!
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 1
+		t=$((t + 1))
+		[ $((t % 20)) != 0 ] || say "$what: ${t} s, $(progress)"
+	done
+	wait "$pid"
+}
+
+progress() {
+	tail -c 400 "$log" | tr '\r' '\n' | grep . | tail -n 1 | cut -c1-60
+}
+
+failed() { die "$1 failed; the end of $log:
+$(tail -n 15 "$log")
+$2"; }
+
+check_machine() {
+	[ "$(uname -m)" = x86_64 ] ||
+		die "this machine is $(uname -m); dma-track works on x86_64 only"
+	command -v apt-get >/dev/null ||
+		die "no apt-get: the set-up is for Debian 12; elsewhere install" \
+			"by hand: ${build_packages[*]} ${bed_packages[*]}"
+	mkdir -p "$cache" 2>/dev/null ||
+		die "cannot create $cache; name another with DMA_TRACK_CACHE"
+}
+
+# need_space MIB WHAT
+need_space() {
+	local free
+	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
+	[ "$free" -ge "$1" ] ||
+		die "$2 needs $1 MiB in $cache, $free MiB are free;" \
+			"make room or name another place with DMA_TRACK_CACHE"
+}
+
+install_packages() {
+	local missing=() p
+	for p in "$@"; do
+		[ "$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null)" = \
+			"install ok installed" ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	[ "$(id -u)" = 0 ] ||
+		die "not root and packages are missing; run:" \
+			"sudo apt-get install --no-install-recommends ${missing[*]}"
+	slowly "installing ${#missing[@]} packages" apt_install "${missing[@]}" ||
+		failed "apt-get install" "Missing: ${missing[*]}. Is the network" \
+			"there? (apt-get update)"
+}
+
+apt_install() {
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends "$@" ||
+		{ apt-get update &&
+			apt-get install -y --no-install-recommends "$@"; }
+}
+
+# --- A private apt: the machine's own lists and sources are not touched ------
+
+# shellcheck disable=SC2016 # apt expands them
+private_apt_config() {
+	local apt=$cache/apt site security
+	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+	site=$(apt-get indextargets --format '$(SITE) $(RELEASE)' |
+		awk '$2 == "bookworm" { print $1; exit }')
+	security=$(apt-get indextargets --format '$(SITE) $(RELEASE)' |
+		awk '$2 == "bookworm-security" { print $1; exit }')
+	[ -n "$site" ] || site=http://deb.debian.org/debian
+	[ -n "$security" ] || security=http://deb.debian.org/debian-security
+	local by="[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+	cat >"$apt/sources.list" <<-END
+		deb $by $site bookworm main
+		deb $by $site bookworm-backports main
+		deb $by $security bookworm-security main
+	END
+	cat >"$apt/apt.conf" <<-END
+		Dir::Etc::sourcelist "$apt/sources.list";
+		Dir::Etc::sourceparts "-";
+		Dir::State::lists "$apt/lists";
+		Dir::Cache "$apt";
+		Dir::Cache::archives "$apt/archives";
+		APT::Sandbox::User "root";
+		Acquire::Retries "2";
+	END
+}
+
+private_apt() { APT_CONFIG=$cache/apt/apt.conf apt-get "$@"; }
+
+private_update() {
+	[ -z "${updated:-}" ] || return 0
+	private_apt_config
+	slowly "reading Debian's package lists" private_apt update ||
+		failed "apt-get update" "Is the network there?"
+	updated=1
+}
+
+# find_deb PACKAGE: print the path of a .deb that is here already
+find_deb() {
+	local dir deb
+	for dir in "${DMA_TRACK_DOWNLOADS:-}" "$cache/downloads"; do
+		[ -n "$dir" ] || continue
+		deb=$(find "$dir" -maxdepth 1 -name "$1_*.deb" 2>/dev/null |
+			sort -V | tail -n 1)
+		[ -z "$deb" ] || { echo "$deb"; return; }
+	done
+	return 1
+}
+
+# download PACKAGE[/SUITE]
+download() {
+	local package=${1%%/*} partial=$cache/downloads/partial
+	private_update
+	rm -rf "$partial"
+	mkdir -p "$partial"
+	(cd "$partial" && slowly "downloading $package" \
+		private_apt download "$1") ||
+		failed "downloading $package" "Is the network there?"
+	mv "$partial/${package}"_*.deb "$cache/downloads/"
+}
+
+# unpack DIR PACKAGE[/SUITE]…: all of them, or nothing
+unpack() {
+	local dir=$1 package
+	shift
+	rm -rf "$dir.new"
+	mkdir -p "$dir.new"
+	for package in "$@"; do
+		find_deb "${package%%/*}" >/dev/null || download "$package"
+		dpkg-deb -x "$(find_deb "${package%%/*}")" "$dir.new" \
+			2>>"$log" || {
+			rm -f "$cache/downloads/${package%%/*}"_*.deb
+			failed "unpacking ${package%%/*}" \
+				"Is the disk full? Then make room; run again."
+		}
+	done
+	rm -rf "$dir"
+	mv "$dir.new" "$dir"
+}
+
+# --- Steps -----------------------------------------------------------------
+
+step_packages() {
+	install_packages "${build_packages[@]}" "${bed_packages[@]}"
+}
+
+# checkpatch.pl is in no package but the kernel's source.
+step_lint() {
+	local to=$cache/checkpatch deb
+	install_packages "${lint_packages[@]}"
+	[ ! -e "$to/checkpatch.pl" ] || return 0
+	find_deb linux-source-6.12 >/dev/null || download linux-source-6.12
+	deb=$(find_deb linux-source-6.12)
+	slowly "unpacking checkpatch.pl" extract_checkpatch "$deb" "$to" ||
+		failed "unpacking $deb" "Is the disk full?"
+	rm -f "$cache/downloads/${deb##*/}"
+}
+
+extract_checkpatch() {
+	rm -rf "$2.new"
+	mkdir -p "$2.new"
+	dpkg-deb --fsys-tarfile "$1" |
+		tar -xO ./usr/src/linux-source-6.12.tar.xz |
+		tar -C "$2.new" -xJ --strip-components=2 \
+			linux-source-6.12/scripts/checkpatch.pl \
+			linux-source-6.12/scripts/spelling.txt \
+			linux-source-6.12/scripts/const_structs.checkpatch
+	[ -s "$2.new/checkpatch.pl" ] && mv "$2.new" "$2"
+}
+
+# QEMU 11 wants meson 1.5 or newer, Debian 12 has 1.0.
+step_backports() {
+	[ ! -e "$cache/pydeps/usr/lib/python3/dist-packages/mesonbuild" ] ||
+		return 0
+	unpack "$cache/pydeps" meson/bookworm-backports \
+		python3-pycotap/bookworm-backports
+}
+
+configure_qemu() {
+	mkdir -p "$cache/qemu/build"
+	cd "$cache/qemu/build"
+	CC="ccache gcc" ../src/configure --python=/usr/bin/python3 \
+		--target-list=x86_64-softmmu --without-default-features \
+		--enable-system --enable-tcg --enable-kvm --enable-slirp \
+		--enable-zstd --enable-pixman --enable-tools \
+		--enable-vhost-kernel --enable-vhost-net --enable-vhost-user \
+		--enable-numa --enable-fdt=system --disable-download \
+		--disable-docs --disable-debug-info --disable-werror \
+		--disable-install-blobs \
+		--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
+}
+
+build_qemu() {
+	cd "$cache/qemu/build"
+	ninja qemu-system-x86_64 qemu-img
+}
+
+step_qemu() {
+	local build=$cache/qemu/build
+	[ -z "${DMA_TRACK_QEMU:-}" ] ||
+		{ [ -x "$DMA_TRACK_QEMU" ] ||
+			die "DMA_TRACK_QEMU=$DMA_TRACK_QEMU is no program"
+		say "using DMA_TRACK_QEMU=$DMA_TRACK_QEMU"; return; }
+	[ -x "$build/qemu-system-x86_64" ] || need_space 3500 "building QEMU"
+	mkdir -p "$cache/qemu"
+	"$root/host/qemu-patch/qemu-tree.sh" "$cache/qemu/src" \
+		"$cache/downloads" || die "no QEMU source, see above"
+	export PYTHONPATH=$cache/pydeps/usr/lib/python3/dist-packages
+	export CCACHE_DIR=$cache/ccache PYTHONDONTWRITEBYTECODE=1
+	[ -e "$build/.configured" ] ||
+		{ rm -rf "$build"
+		slowly "configuring QEMU" configure_qemu ||
+			failed "configuring QEMU" "(rm -r $build starts over)"
+		touch "$build/.configured"; }
+	slowly "building QEMU (3 minutes on two cores, once)" build_qemu ||
+		failed "building QEMU" "(rm -r $cache/qemu starts over)"
+}
+
+# kernels.txt names a release per line; the mirror may have dropped it.
+kernel_release() {
+	local release=$1 series newest
+	if find_deb "linux-image-$release" >/dev/null ||
+		APT_CONFIG=$cache/apt/apt.conf apt-cache show \
+			"linux-image-$release" >/dev/null 2>&1; then
+		echo "$release"
+		return
+	fi
+	series=${release%%+*}
+	series=${series%.*}
+	newest=$(APT_CONFIG=$cache/apt/apt.conf apt-cache pkgnames \
+		"linux-image-$series." | sed -n 's/^linux-image-//p' |
+		grep -- '+deb12-amd64$' | sort -V | tail -n 1)
+	[ -n "$newest" ] || die "no kernel $series in Debian's index," \
+		"and $release is not in the cache either"
+	say "kernel $release is no longer in Debian's index; using $newest" >&2
+	echo "$newest"
+}
+
+step_kernel() {
+	local pinned release version dir
+	local releases
+	mapfile -t releases < <(sed 's/#.*//' "$root/tests/guest/kernels.txt" |
+		awk 'NF { print $1 }')
+	for pinned in "${releases[@]}"; do
+		dir=$cache/kernels/$pinned
+		[ ! -e "$dir/root" ] || continue
+		need_space 1500 "kernel $pinned"
+		find_deb "linux-image-$pinned" >/dev/null || private_update
+		release=$(kernel_release "$pinned")
+		version=${release%-amd64}
+		say "kernel $release: image and headers"
+		mkdir -p "$dir"
+		unpack "$dir/unpacked" "linux-image-$release" \
+			"linux-headers-$release" "linux-headers-$version-common" \
+			"linux-kbuild-$version"
+		# Debian's makefile names its other half by its installed path.
+		sed -i "s,include /usr/src/,include $dir/root/usr/src/," \
+			"$dir/unpacked/usr/src/linux-headers-$release/Makefile"
+		depmod -b "$dir/unpacked" "$release" 2>>"$log" || true
+		echo "$release" >"$dir/unpacked/release"
+		mv "$dir/unpacked" "$dir/root"
+	done
+}
+
+check_machine
+exec 9>"$cache/setup.lock"
+flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
+: >"$log"
+for step in "${@:-all}"; do
+	case $step in
+	packages | backports | qemu | kernel | lint) "step_$step" ;;
+	all)
+		step_packages
+		step_backports
+		step_kernel
+		step_qemu
+		;;
+	*) die "unknown step '$step'; see the head of $0" ;;
+	esac
+done
