@@ -1,0 +1,1041 @@
+/*
+ * PCI functions that the kernel cannot migrate and whose DMA the guest tracks
+ *
+ * The pages that such a function writes are known to the guest (see
+ * migration/dma-track.h). What is left for the host is the function itself:
+ * stop it for good at the end of a migration, carry the guest's view of its
+ * config space to a fresh function, and keep that one fenced until the guest's
+ * driver is ready for it.
+ *
+ * Two bits of COMMAND are all that a fence needs. With bus master off in
+ * hardware the function can neither write memory nor send an MSI; with INTx
+ * disabled it cannot raise a pin. The guest goes on reading and writing its own
+ * COMMAND, which lives in pdev->config and is what migrates.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <linux/vfio.h>
+#include <sys/ioctl.h>
+
+#include "hw/pci/msix.h"
+#include "hw/pci/pci.h"
+#include "hw/pci/pcie.h"
+#include "migration/blocker.h"
+#include "migration/client-options.h"
+#include "migration/dma-track.h"
+#include "migration/qemu-file.h"
+#include "migration/register.h"
+#include "migration/vmstate.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/range.h"
+#include "qemu/thread.h"
+#include "qemu/timer.h"
+#include "standard-headers/linux/pci_dma_quiesce.h"
+#include "standard-headers/linux/pci_regs.h"
+#include "system/address-spaces.h"
+#include "system/runstate.h"
+#include "trace.h"
+#include "vfio-dma-track.h"
+#include "vfio-migration-internal.h"
+
+/* The capability goes here, above everything that real functions use. */
+#define DVSEC_OFFSET            (PCIE_CONFIG_SPACE_SIZE - 0x20)
+
+/* VFIO_DEVICE_RESET says EAGAIN while another of its users holds the lock. */
+#define RESET_ATTEMPTS          100
+#define RESET_RETRY_US          (10 * 1000)
+
+#define PENDING_POLL_US         200
+
+/* Longest chain of capabilities in 256 bytes, as in the kernel. */
+#define MAX_STD_CAPS            48
+
+/* What follows in the section "vfio-dma-track". */
+enum {
+    /* CPR: the same function goes on in a new QEMU. */
+    STATE_SAME_FUNCTION = 1,
+    /* Another function takes its place. */
+    STATE_NEW_FUNCTION  = 2,
+};
+
+#define STATE_END               0x646d612d74726163ULL
+
+/* One function. Protected by the BQL. */
+struct VFIODMATrack {
+    DMATrackFunction fn;
+    VFIOPCIDevice *vdev;
+    VMChangeStateEntry *vm_state;
+    Error *untracked_error;
+
+    /* Where the capability is, or 0. Constant. */
+    uint16_t dvsec;
+    /* Where the hardware has its PCI Express capability, or 0. Constant. */
+    uint8_t express;
+
+    /*
+     * Bus master and INTx are kept from the hardware, and the guest reads its
+     * own bits. Set while stopped, and while fenced; fn.fenced is for the
+     * latter alone, because a stop must not make a function look harmless to
+     * the checks that follow it.
+     */
+    bool held;
+    /* fn->ops->stop was called, and fn->ops->resume was not. */
+    bool stopped;
+    /* The function was reset since @stopped was set. */
+    bool reset_done;
+    /* Loaded from a stream: the guest is to be told before it runs. */
+    bool replaced;
+
+    /* The reset in the background. Joined by vfio_dma_track_join(). */
+    QemuThread reset_thread;
+    bool resetting;
+    /* Written by the thread, read after it was joined. 0 or -errno. */
+    int reset_ret;
+    /* Scheduled by the thread when it ends. */
+    QEMUBH *reset_bh;
+
+    /* The reset was for UNFENCE, and this is whom to tell. Else NULL. */
+    DMATrackUnfenceDone *unfence_done;
+    void *unfence_opaque;
+};
+
+static VFIODMATrack *vfio_dma_track_from_fn(DMATrackFunction *fn)
+{
+    return container_of(fn, VFIODMATrack, fn);
+}
+
+/* --- Registers --------------------------------------------------------- */
+
+static bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
+                                     uint16_t *val, Error **errp)
+{
+    VFIODevice *vbasedev = &t->vdev->vbasedev;
+    uint16_t val_le;
+    int ret;
+
+    ret = vbasedev->io_ops->region_read(vbasedev, VFIO_PCI_CONFIG_REGION_INDEX,
+                                        addr, sizeof(val_le), &val_le);
+    if (ret != sizeof(val_le)) {
+        error_setg(errp, "%s: failed to read config space at 0x%x: %s",
+                   vbasedev->name, addr, strreaderror(ret));
+        return false;
+    }
+    *val = le16_to_cpu(val_le);
+    return true;
+}
+
+static bool vfio_dma_track_write_word(VFIODMATrack *t, uint32_t addr,
+                                      uint16_t val, Error **errp)
+{
+    VFIODevice *vbasedev = &t->vdev->vbasedev;
+    uint16_t val_le = cpu_to_le16(val);
+    int ret;
+
+    ret = vbasedev->io_ops->region_write(vbasedev,
+                                         VFIO_PCI_CONFIG_REGION_INDEX,
+                                         addr, sizeof(val_le), &val_le, false);
+    if (ret != sizeof(val_le)) {
+        error_setg(errp, "%s: failed to write config space at 0x%x: %s",
+                   vbasedev->name, addr, strwriteerror(ret));
+        return false;
+    }
+    return true;
+}
+
+/* COMMAND as the hardware has it. All ones: nobody answered. */
+static bool vfio_dma_track_read_command(VFIODMATrack *t, uint16_t *command,
+                                        Error **errp)
+{
+    if (!vfio_dma_track_read_word(t, PCI_COMMAND, command, errp)) {
+        return false;
+    }
+    if (*command == 0xffff) {
+        error_setg(errp, "%s: the device does not answer",
+                   t->vdev->vbasedev.name);
+        return false;
+    }
+    return true;
+}
+
+/* COMMAND as the guest sees it. */
+static uint16_t vfio_dma_track_guest_command(VFIODMATrack *t)
+{
+    return pci_get_word(t->fn.pdev->config + PCI_COMMAND);
+}
+
+static bool vfio_dma_track_check_bus_master(VFIODMATrack *t, const char *step,
+                                            Error **errp)
+{
+    uint16_t command;
+
+    if (!vfio_dma_track_read_command(t, &command, errp)) {
+        return false;
+    }
+    if (command & PCI_COMMAND_MASTER) {
+        error_setg(errp, "%s: bus master is on %s (command 0x%04x)",
+                   t->vdev->vbasedev.name, step, command);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * The offset of the hardware's own PCI Express capability: QEMU hides it from
+ * a guest that has the function on a conventional bus.
+ */
+static uint8_t vfio_dma_track_find_express(VFIODMATrack *t)
+{
+    uint16_t val;
+    uint8_t pos;
+    int i;
+
+    if (!vfio_dma_track_read_word(t, PCI_STATUS, &val, NULL) ||
+        !(val & PCI_STATUS_CAP_LIST) ||
+        !vfio_dma_track_read_word(t, PCI_CAPABILITY_LIST, &val, NULL)) {
+        return 0;
+    }
+
+    pos = val & 0xfc;
+    for (i = 0; i < MAX_STD_CAPS && pos >= PCI_STD_HEADER_SIZEOF; i++) {
+        if (!vfio_dma_track_read_word(t, pos, &val, NULL)) {
+            return 0;
+        }
+        if ((val & 0xff) == PCI_CAP_ID_EXP) {
+            return pos;
+        }
+        pos = (val >> 8) & 0xfc;
+    }
+    return 0;
+}
+
+/* --- The capability that the guest sees -------------------------------- */
+
+static void vfio_dma_track_update_dvsec(VFIODMATrack *t)
+{
+    uint8_t *dvsec = t->fn.pdev->config + t->dvsec;
+
+    if (!t->dvsec) {
+        return;
+    }
+    pci_set_word(dvsec + PCI_DMA_QUIESCE_STATUS,
+                 t->held ? PCI_DMA_QUIESCE_STATE_QUIESCED
+                         : PCI_DMA_QUIESCE_STATE_RUNNING);
+    pci_set_long(dvsec + PCI_DMA_QUIESCE_GENERATION, t->fn.generation);
+}
+
+/*
+ * Where the capability can go, or 0. It must be the same place on another
+ * host with the same kind of function, so it is not searched for: either the
+ * end of extended config space is free, or there are no extended capabilities.
+ */
+static uint16_t vfio_dma_track_dvsec_offset(VFIOPCIDevice *vdev)
+{
+    PCIDevice *pdev = PCI_DEVICE(vdev);
+
+    if (!pci_is_express(pdev) || !pci_bus_is_express(pci_get_bus(pdev)) ||
+        vdev->config_size < PCIE_CONFIG_SPACE_SIZE) {
+        return 0;
+    }
+
+    /* The chain begins here, or nowhere. */
+    if (!pci_get_long(pdev->config + PCI_CONFIG_SPACE_SIZE)) {
+        return PCI_CONFIG_SPACE_SIZE;
+    }
+
+    if (!buffer_is_zero(pdev->config + DVSEC_OFFSET,
+                        PCIE_CONFIG_SPACE_SIZE - DVSEC_OFFSET) ||
+        !buffer_is_zero(vdev->emulated_config_bits + DVSEC_OFFSET,
+                        PCIE_CONFIG_SPACE_SIZE - DVSEC_OFFSET)) {
+        return 0;
+    }
+    return DVSEC_OFFSET;
+}
+
+static void vfio_dma_track_add_dvsec(VFIODMATrack *t)
+{
+    VFIOPCIDevice *vdev = t->vdev;
+    PCIDevice *pdev = t->fn.pdev;
+    uint16_t offset = vfio_dma_track_dvsec_offset(vdev);
+    uint8_t *dvsec = pdev->config + offset;
+
+    if (!offset ||
+        !pcie_insert_capability(pdev, PCI_EXT_CAP_ID_DVSEC, 1, offset,
+                                PCI_DMA_QUIESCE_LENGTH)) {
+        return;
+    }
+
+    /* FLUSH is not offered: the hardware knows nothing of it. */
+    memset(dvsec + PCI_DVSEC_HEADER1, 0,
+           PCI_DMA_QUIESCE_LENGTH - PCI_DVSEC_HEADER1);
+    pci_set_long(dvsec + PCI_DVSEC_HEADER1,
+                 PCI_DMA_QUIESCE_VENDOR | PCI_DMA_QUIESCE_REVISION << 16 |
+                 (uint32_t)PCI_DMA_QUIESCE_LENGTH << 20);
+    pci_set_word(dvsec + PCI_DVSEC_HEADER2, PCI_DMA_QUIESCE_DVSEC_ID);
+
+    memset(vdev->emulated_config_bits + offset, 0xff, PCI_DMA_QUIESCE_LENGTH);
+    /* These differ between source and destination. */
+    memset(pdev->cmask + offset + PCI_DMA_QUIESCE_CONTROL, 0,
+           PCI_DMA_QUIESCE_LENGTH - PCI_DMA_QUIESCE_CONTROL);
+
+    t->dvsec = offset;
+    t->fn.has_capability = true;
+    vfio_dma_track_update_dvsec(t);
+}
+
+/* --- Hold and lift ----------------------------------------------------- */
+
+static void vfio_dma_track_emulate_command(VFIODMATrack *t, bool emulate)
+{
+    uint8_t *bits = t->vdev->emulated_config_bits + PCI_COMMAND;
+
+    if (emulate) {
+        pci_word_test_and_set_mask(bits, PCI_COMMAND_MASTER |
+                                         PCI_COMMAND_INTX_DISABLE);
+    } else {
+        pci_word_test_and_clear_mask(bits, PCI_COMMAND_MASTER |
+                                           PCI_COMMAND_INTX_DISABLE);
+    }
+}
+
+/*
+ * Take bus master and INTx from the hardware and see that it has let go. The
+ * function stays held if that fails. Idempotent.
+ */
+static bool vfio_dma_track_hold(VFIODMATrack *t, Error **errp)
+{
+    VFIOPCIDevice *vdev = t->vdev;
+    PCIDevice *pdev = t->fn.pdev;
+    uint16_t command;
+
+    t->held = true;
+    vfio_dma_track_emulate_command(t, true);
+    vfio_dma_track_update_dvsec(t);
+
+    /*
+     * Out of a sleep state first: waking up later could restore the COMMAND
+     * that was saved when the guest put the function to sleep. After a load
+     * only QEMU's copy says that the function sleeps, which hides its BARs.
+     */
+    if (pdev->pm_cap) {
+        uint32_t addr = pdev->pm_cap + PCI_PM_CTRL;
+        uint16_t pmcsr = vfio_pci_read_config(pdev, addr, 2);
+
+        if (pmcsr != 0xffff &&
+            ((pmcsr | pci_get_word(pdev->config + addr)) &
+             PCI_PM_CTRL_STATE_MASK)) {
+            vfio_pci_write_config(pdev, addr, pmcsr & ~PCI_PM_CTRL_STATE_MASK,
+                                  2);
+        }
+    }
+
+    if (!vfio_dma_track_read_command(t, &command, errp) ||
+        !vfio_dma_track_write_word(t, PCI_COMMAND,
+                                   (command & ~PCI_COMMAND_MASTER) |
+                                   PCI_COMMAND_INTX_DISABLE, errp)) {
+        return false;
+    }
+
+    /* Nobody is going to answer an interrupt that was raised already. */
+    if (vdev->intx.pending) {
+        vdev->vbasedev.ops->vfio_eoi(&vdev->vbasedev);
+    }
+
+    trace_vfio_dma_track_hold(vdev->vbasedev.name, command,
+                              vfio_dma_track_guest_command(t));
+    return vfio_dma_track_check_bus_master(t, "after it was cleared", errp);
+}
+
+/* Keep the function held until UNFENCE or a reset of the machine. */
+static bool vfio_dma_track_fence(VFIODMATrack *t, Error **errp)
+{
+    t->fn.fenced = true;
+    return vfio_dma_track_hold(t, errp);
+}
+
+/* Give the hardware what the guest wants it to have. Idempotent. */
+static bool vfio_dma_track_lift(VFIODMATrack *t, Error **errp)
+{
+    uint16_t command = vfio_dma_track_guest_command(t);
+
+    if (!vfio_dma_track_write_word(t, PCI_COMMAND, command, errp)) {
+        return false;
+    }
+
+    t->held = false;
+    t->fn.fenced = false;
+    vfio_dma_track_emulate_command(t, false);
+    vfio_dma_track_update_dvsec(t);
+    trace_vfio_dma_track_lift(t->vdev->vbasedev.name, command);
+    return true;
+}
+
+uint32_t vfio_dma_track_filter_write(VFIOPCIDevice *vdev, uint32_t addr,
+                                     uint32_t val, int len)
+{
+    VFIODMATrack *t = vdev->dma_track;
+    int i;
+
+    if (!t || !t->held || !ranges_overlap(addr, len, PCI_COMMAND, 2)) {
+        return val;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (addr + i == PCI_COMMAND) {
+            val &= ~((uint32_t)PCI_COMMAND_MASTER << (i * 8));
+        } else if (addr + i == PCI_COMMAND + 1) {
+            val |= (uint32_t)(PCI_COMMAND_INTX_DISABLE >> 8) << (i * 8);
+        }
+    }
+    return val;
+}
+
+void vfio_dma_track_config_written(VFIOPCIDevice *vdev)
+{
+    VFIODMATrack *t = vdev->dma_track;
+    uint16_t command;
+
+    if (!t || !t->held ||
+        !vfio_dma_track_read_word(t, PCI_COMMAND, &command, NULL) ||
+        !(command & PCI_COMMAND_MASTER)) {
+        return;
+    }
+    vfio_dma_track_write_word(t, PCI_COMMAND,
+                              (command & ~PCI_COMMAND_MASTER) |
+                              PCI_COMMAND_INTX_DISABLE, NULL);
+}
+
+/* --- Reset in the background ------------------------------------------- */
+
+static bool vfio_dma_track_has_reset(VFIODMATrack *t)
+{
+    return t->vdev->vbasedev.reset_works;
+}
+
+static void *vfio_dma_track_reset_thread(void *opaque)
+{
+    VFIODMATrack *t = opaque;
+    int i, ret = -EAGAIN;
+
+    for (i = 0; i < RESET_ATTEMPTS && ret == -EAGAIN; i++) {
+        if (i) {
+            g_usleep(RESET_RETRY_US);
+        }
+        ret = ioctl(t->vdev->vbasedev.fd, VFIO_DEVICE_RESET) ? -errno : 0;
+    }
+
+    t->reset_ret = ret;
+    trace_vfio_dma_track_reset_end(t->vdev->vbasedev.name, ret);
+    qemu_bh_schedule(t->reset_bh);
+    return NULL;
+}
+
+static void vfio_dma_track_begin_reset(VFIODMATrack *t)
+{
+    assert(!t->resetting);
+
+    trace_vfio_dma_track_reset_begin(t->vdev->vbasedev.name);
+    t->resetting = true;
+    qemu_thread_create(&t->reset_thread, "vfio-reset",
+                       vfio_dma_track_reset_thread, t, QEMU_THREAD_JOINABLE);
+}
+
+/* Wait for the reset, if one is running. */
+static void vfio_dma_track_join(VFIODMATrack *t)
+{
+    if (t->resetting) {
+        qemu_thread_join(&t->reset_thread);
+        t->resetting = false;
+    }
+}
+
+/* Was the last reset successful? */
+static bool vfio_dma_track_check_reset(VFIODMATrack *t, Error **errp)
+{
+    if (t->reset_ret) {
+        error_setg_errno(errp, -t->reset_ret, "%s: reset failed",
+                         t->vdev->vbasedev.name);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Join the reset that was begun for UNFENCE, lift the fence and tell. No-op
+ * if there is none.
+ */
+static void vfio_dma_track_end_unfence(VFIODMATrack *t)
+{
+    DMATrackUnfenceDone *done = t->unfence_done;
+    Error *err = NULL;
+    bool ok;
+
+    if (!done) {
+        return;
+    }
+
+    vfio_dma_track_join(t);
+    ok = vfio_dma_track_check_reset(t, &err) && vfio_dma_track_lift(t, &err);
+    trace_vfio_dma_track_unfence(t->vdev->vbasedev.name, t->fn.generation,
+                                 ok ? "ok" : error_get_pretty(err));
+
+    t->unfence_done = NULL;
+    done(t->unfence_opaque, err);
+    error_free(err);
+}
+
+static void vfio_dma_track_reset_bh(void *opaque)
+{
+    vfio_dma_track_end_unfence(opaque);
+}
+
+/* --- Operations, see DMATrackFunctionOps ------------------------------- */
+
+static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+
+    if (!t->stopped) {
+        vfio_dma_track_end_unfence(t);
+        t->stopped = true;
+        t->reset_done = false;
+    }
+
+    trace_vfio_dma_track_stop(fn->name, vfio_dma_track_guest_command(t));
+    if (dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER)) {
+        return true;
+    }
+    return vfio_dma_track_hold(t, errp);
+}
+
+static bool vfio_dma_track_quiesce(DMATrackFunction *fn, Error **errp)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+    int64_t begin = g_get_monotonic_time();
+    int64_t limit = begin + t->vdev->quiesce_timeout_ms * 1000LL;
+    uint16_t status = 0;
+
+    if (t->express && !dma_track_step_suppressed(DMA_TRACK_STEP_PENDING)) {
+        for (;;) {
+            bool late = g_get_monotonic_time() > limit;
+
+            if (!vfio_dma_track_read_word(t, t->express + PCI_EXP_DEVSTA,
+                                          &status, errp)) {
+                return false;
+            }
+            if (!(status & PCI_EXP_DEVSTA_TRPND)) {
+                break;
+            }
+            if (late) {
+                error_setg(errp, "%s: transactions still pending %" PRIu32
+                           " ms after bus master was cleared",
+                           fn->name, t->vdev->quiesce_timeout_ms);
+                return false;
+            }
+            g_usleep(PENDING_POLL_US);
+        }
+    }
+
+    trace_vfio_dma_track_quiesce(fn->name, status,
+                                 g_get_monotonic_time() - begin);
+    if (dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER)) {
+        return true;
+    }
+    return vfio_dma_track_check_bus_master(t, "after the function was quiesced",
+                                           errp);
+}
+
+static bool vfio_dma_track_reset(DMATrackFunction *fn, Error **errp)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+
+    if (t->reset_done || !vfio_dma_track_has_reset(t) ||
+        dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
+        return true;
+    }
+    t->reset_done = true;
+    vfio_dma_track_begin_reset(t);
+    return true;
+}
+
+static void vfio_dma_track_resume(DMATrackFunction *fn)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+    Error *err = NULL;
+    bool ok;
+
+    if (!t->stopped) {
+        return;
+    }
+
+    /*
+     * Writes that were dropped while bus master was off are gone, so the rings
+     * are out of step with memory: only a reset and a fresh start of the
+     * driver help.
+     */
+    vfio_dma_track_join(t);
+    if (t->reset_done && t->reset_ret) {
+        t->reset_done = false;
+    }
+    ok = vfio_dma_track_fence(t, &err);
+    if (ok && !t->reset_done && vfio_dma_track_has_reset(t)) {
+        vfio_dma_track_begin_reset(t);
+        vfio_dma_track_join(t);
+        ok = vfio_dma_track_check_reset(t, &err);
+    }
+    if (ok && !t->vdev->dma_fence) {
+        ok = vfio_dma_track_lift(t, &err);
+    }
+    if (!ok) {
+        /* It stays fenced. UNFENCE tries again. */
+        warn_report_err(err);
+    }
+
+    t->stopped = false;
+    t->reset_done = false;
+    dma_track_function_replaced(fn);
+    vfio_dma_track_update_dvsec(t);
+    trace_vfio_dma_track_resume(fn->name, fn->generation);
+}
+
+static void vfio_dma_track_unfence(DMATrackFunction *fn,
+                                   DMATrackUnfenceDone *done, void *opaque)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+    Error *err = NULL;
+
+    if (t->stopped || t->unfence_done) {
+        error_setg(&err, "%s: the function is %s", fn->name,
+                   t->stopped ? "stopped for a migration"
+                              : "being reset already");
+        done(opaque, err);
+        error_free(err);
+        return;
+    }
+
+    if (vfio_dma_track_has_reset(t)) {
+        t->unfence_done = done;
+        t->unfence_opaque = opaque;
+        vfio_dma_track_begin_reset(t);
+        return;
+    }
+
+    vfio_dma_track_lift(t, &err);
+    done(opaque, err);
+    error_free(err);
+}
+
+static bool vfio_dma_track_is_idle(DMATrackFunction *fn)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+
+    return !(vfio_dma_track_guest_command(t) & PCI_COMMAND_MASTER);
+}
+
+static const DMATrackFunctionOps vfio_dma_track_ops = {
+    .stop = vfio_dma_track_stop,
+    .quiesce = vfio_dma_track_quiesce,
+    .reset = vfio_dma_track_reset,
+    .resume = vfio_dma_track_resume,
+    .unfence = vfio_dma_track_unfence,
+    .is_idle = vfio_dma_track_is_idle,
+};
+
+void vfio_dma_track_device_reset(VFIOPCIDevice *vdev)
+{
+    VFIODMATrack *t = vdev->dma_track;
+    Error *err = NULL;
+
+    if (!t) {
+        return;
+    }
+
+    vfio_dma_track_end_unfence(t);
+    if (t->stopped || !t->held) {
+        return;
+    }
+    if (!vfio_dma_track_lift(t, &err)) {
+        warn_report_err(err);
+    }
+}
+
+/* --- State ------------------------------------------------------------- */
+
+/*
+ * What must be the same for one function to take another's place. Sent ahead
+ * of the config space, so that the wrong function is refused in plain words.
+ */
+typedef struct VFIODMATrackIdentity {
+    const char *what;
+    uint64_t value;
+} VFIODMATrackIdentity;
+
+#define NR_IDENTITY (8 + PCI_NUM_REGIONS)
+
+static void vfio_dma_track_identity(VFIODMATrack *t,
+                                    VFIODMATrackIdentity id[NR_IDENTITY])
+{
+    PCIDevice *pdev = t->fn.pdev;
+    VFIOPCIDevice *vdev = t->vdev;
+    int n = 0, i;
+
+    id[n++] = (VFIODMATrackIdentity) {
+        "vendor ID", vfio_pci_read_config(pdev, PCI_VENDOR_ID, 2),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "device ID", vfio_pci_read_config(pdev, PCI_DEVICE_ID, 2),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "subsystem vendor ID",
+        vfio_pci_read_config(pdev, PCI_SUBSYSTEM_VENDOR_ID, 2),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "subsystem ID", vfio_pci_read_config(pdev, PCI_SUBSYSTEM_ID, 2),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "class and revision",
+        vfio_pci_read_config(pdev, PCI_CLASS_REVISION, 4),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "size of config space", pci_config_size(pdev),
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "number of MSI-X vectors", vdev->msix ? vdev->msix->entries : 0,
+    };
+    id[n++] = (VFIODMATrackIdentity) {
+        "place of the DMA quiesce capability", t->dvsec,
+    };
+    for (i = 0; i < PCI_NUM_REGIONS; i++) {
+        static const char *const bar[PCI_NUM_REGIONS] = {
+            "size of BAR 0", "size of BAR 1", "size of BAR 2",
+            "size of BAR 3", "size of BAR 4", "size of BAR 5",
+            "size of the ROM BAR",
+        };
+
+        id[n++] = (VFIODMATrackIdentity) { bar[i], pdev->io_regions[i].size };
+    }
+    assert(n == NR_IDENTITY);
+}
+
+static bool vfio_dma_track_check_saveable(VFIODMATrack *t, Error **errp)
+{
+    if (!t->stopped) {
+        error_setg(errp, "%s: the function was not quiesced", t->fn.name);
+        return false;
+    }
+    vfio_dma_track_join(t);
+    if (t->reset_done && !vfio_dma_track_check_reset(t, errp)) {
+        return false;
+    }
+    return dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER) ||
+           vfio_dma_track_check_bus_master(t, "when its state was saved", errp);
+}
+
+static void vfio_dma_track_save_state(QEMUFile *f, void *opaque)
+{
+    VFIODMATrack *t = opaque;
+    VFIODevice *vbasedev = &t->vdev->vbasedev;
+    VFIODMATrackIdentity id[NR_IDENTITY];
+    Error *err = NULL;
+    int i, ret;
+
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        qemu_put_be32(f, STATE_SAME_FUNCTION);
+        qemu_put_be32(f, t->fn.generation);
+        qemu_put_be32(f, t->held);
+        qemu_put_be64(f, STATE_END);
+        return;
+    }
+
+    if (!vfio_dma_track_check_saveable(t, &err)) {
+        qemu_file_set_error_obj(f, -EIO, err);
+        return;
+    }
+
+    qemu_put_be32(f, STATE_NEW_FUNCTION);
+    qemu_put_be32(f, t->fn.generation);
+    vfio_dma_track_identity(t, id);
+    for (i = 0; i < NR_IDENTITY; i++) {
+        qemu_put_be64(f, id[i].value);
+    }
+
+    ret = vbasedev->ops->vfio_save_config(vbasedev, f, &err);
+    if (ret) {
+        error_prepend(&err, "%s: failed to save config space: ", t->fn.name);
+        qemu_file_set_error_obj(f, ret, err);
+        return;
+    }
+    qemu_put_be64(f, STATE_END);
+    trace_vfio_dma_track_save(t->fn.name, t->fn.generation,
+                              vfio_dma_track_guest_command(t));
+}
+
+/*
+ * Registers that the guest reads from the hardware need not be equal: link
+ * status, error status and serial numbers differ between equal functions. The
+ * interrupt pin must be: QEMU indexes with its copy of it.
+ */
+static void vfio_dma_track_prepare_compare(VFIODMATrack *t)
+{
+    PCIDevice *pdev = t->fn.pdev;
+    int i;
+
+    pdev->cmask[PCI_INTERRUPT_PIN] = 0xff;
+    for (i = PCI_STD_HEADER_SIZEOF;
+         i < MIN(pci_config_size(pdev), t->vdev->config_size); i++) {
+        pdev->cmask[i] &= t->vdev->emulated_config_bits[i];
+    }
+}
+
+static int vfio_dma_track_load_new_function(VFIODMATrack *t, QEMUFile *f)
+{
+    VFIODevice *vbasedev = &t->vdev->vbasedev;
+    VFIODMATrackIdentity id[NR_IDENTITY];
+    Error *err = NULL;
+    int i, ret;
+
+    vfio_dma_track_identity(t, id);
+    for (i = 0; i < NR_IDENTITY; i++) {
+        uint64_t value = qemu_get_be64(f);
+
+        ret = qemu_file_get_error(f);
+        if (ret) {
+            return ret;
+        }
+        if (value != id[i].value) {
+            error_report("%s: this function cannot take the place of the "
+                         "source's: %s is 0x%" PRIx64 " here and 0x%" PRIx64
+                         " there", t->fn.name, id[i].what, id[i].value, value);
+            return -EINVAL;
+        }
+    }
+
+    /* From here on the guest's COMMAND stays with QEMU. */
+    if (t->vdev->dma_fence && !vfio_dma_track_fence(t, &err)) {
+        error_report_err(err);
+        return -EIO;
+    }
+
+    vfio_dma_track_prepare_compare(t);
+    ret = vbasedev->ops->vfio_load_config(vbasedev, f);
+    if (ret) {
+        error_report("%s: failed to load config space", t->fn.name);
+        return ret;
+    }
+
+    /* A pin that was asserted on the source has nobody here to release it. */
+    if (t->fn.pdev->config[PCI_INTERRUPT_PIN]) {
+        pci_irq_deassert(t->fn.pdev);
+    }
+    /* Also brings the function out of the guest's sleep state. */
+    if (t->held && !vfio_dma_track_hold(t, &err)) {
+        error_report_err(err);
+        return -EIO;
+    }
+    t->replaced = true;
+    return 0;
+}
+
+static int vfio_dma_track_load_state(QEMUFile *f, void *opaque, int version_id)
+{
+    VFIODMATrack *t = opaque;
+    uint32_t kind = qemu_get_be32(f);
+    uint32_t generation = qemu_get_be32(f);
+    Error *err = NULL;
+    int ret = qemu_file_get_error(f);
+
+    if (ret) {
+        return ret;
+    }
+
+    switch (kind) {
+    case STATE_SAME_FUNCTION:
+        if (qemu_get_be32(f) && !vfio_dma_track_fence(t, &err)) {
+            error_report_err(err);
+            return -EIO;
+        }
+        break;
+    case STATE_NEW_FUNCTION:
+        ret = vfio_dma_track_load_new_function(t, f);
+        if (ret) {
+            return ret;
+        }
+        break;
+    default:
+        error_report("%s: unknown kind of state 0x%x", t->fn.name, kind);
+        return -EINVAL;
+    }
+
+    /*
+     * dma_track_function_replaced() adds one when the guest is to run: the
+     * provider may not be loaded yet.
+     */
+    t->fn.generation = generation;
+    vfio_dma_track_update_dvsec(t);
+    trace_vfio_dma_track_load(t->fn.name, generation,
+                              vfio_dma_track_guest_command(t), t->fn.fenced);
+
+    if (qemu_get_be64(f) != STATE_END) {
+        error_report("%s: state does not end where it should", t->fn.name);
+        return -EINVAL;
+    }
+    return qemu_file_get_error(f);
+}
+
+static const SaveVMHandlers savevm_vfio_dma_track_handlers = {
+    .save_state = vfio_dma_track_save_state,
+    .load_state = vfio_dma_track_load_state,
+};
+
+static void vfio_dma_track_vm_change(void *opaque, bool running, RunState state)
+{
+    VFIODMATrack *t = opaque;
+
+    if (!running || !t->replaced) {
+        return;
+    }
+    t->replaced = false;
+    dma_track_function_replaced(&t->fn);
+    vfio_dma_track_update_dvsec(t);
+}
+
+/* --- Realize and exit -------------------------------------------------- */
+
+#define SECTION_NAME "vfio-dma-track"
+
+static void vfio_dma_track_register_state(VFIODMATrack *t)
+{
+    g_autofree char *oid = vmstate_if_get_id(VMSTATE_IF(t->vdev));
+    g_autofree char *path = NULL;
+    char id[256] = "";
+
+    path = oid ? g_strdup_printf("%s/" SECTION_NAME, oid)
+               : g_strdup(SECTION_NAME);
+    strpadcpy(id, sizeof(id), path, '\0');
+    register_savevm_live(id, VMSTATE_INSTANCE_ID_ANY, 1,
+                         &savevm_vfio_dma_track_handlers, t);
+}
+
+/*
+ * Who tracks the function? DEVICE also if nobody can: vfio_migration_realize()
+ * then finds the words to say so. @why tells why the function cannot migrate
+ * by itself.
+ */
+static DMATrackedBy vfio_dma_track_resolve(VFIOPCIDevice *vdev, Error **why)
+{
+    VFIODevice *vbasedev = &vdev->vbasedev;
+    DMATrackedBy by = vdev->dma_tracked_by;
+
+    if (vbasedev->enable_migration == ON_OFF_AUTO_OFF) {
+        return DMA_TRACKED_BY_DEVICE;
+    }
+
+    switch (by) {
+    case DMA_TRACKED_BY_AUTO:
+        /* enable-migration=on has always meant migration by the kernel. */
+        if (vbasedev->mdev || vbasedev->enable_migration == ON_OFF_AUTO_ON ||
+            vfio_migration_supported(vbasedev, why)) {
+            return DMA_TRACKED_BY_DEVICE;
+        }
+        error_prepend(why, "%s: VFIO migration init failed: ", vbasedev->name);
+        return DMA_TRACKED_BY_GUEST;
+    case DMA_TRACKED_BY_GUEST:
+        if (vfio_migration_supported(vbasedev, why)) {
+            error_setg(why, "%s: migration is left to the guest by "
+                       "dma-tracked-by=guest", vbasedev->name);
+        } else {
+            error_prepend(why, "%s: VFIO migration init failed: ",
+                          vbasedev->name);
+        }
+        return by;
+    default:
+        return by;
+    }
+}
+
+static bool vfio_dma_track_block(VFIOPCIDevice *vdev, Error **errp)
+{
+    VFIODevice *vbasedev = &vdev->vbasedev;
+
+    error_setg(&vbasedev->migration_blocker,
+               "%s: DMA tracking by the guest is not supported with vIOMMU "
+               "enabled", vbasedev->name);
+    return !migrate_add_blocker_normal(&vbasedev->migration_blocker, errp);
+}
+
+bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
+{
+    VFIODevice *vbasedev = &vdev->vbasedev;
+    Error *why = NULL;
+    DMATrackedBy by = vfio_dma_track_resolve(vdev, &why);
+    VFIODMATrack *t;
+
+    if (by == DMA_TRACKED_BY_DEVICE) {
+        error_free(why);
+        return vfio_migration_realize(vbasedev, errp);
+    }
+
+    if (vbasedev->mdev) {
+        error_free(why);
+        error_setg(errp, "dma-tracked-by=%s is not supported for mediated "
+                   "devices", DMATrackedBy_str(by));
+        return false;
+    }
+
+    /* The guest's addresses are not the function's then. */
+    if (vbasedev->bcontainer->space->as != &address_space_memory) {
+        error_free(why);
+        return vfio_dma_track_block(vdev, errp);
+    }
+
+    t = g_new0(VFIODMATrack, 1);
+    t->vdev = vdev;
+    t->untracked_error = why;
+    t->fn.pdev = PCI_DEVICE(vdev);
+    t->fn.ops = &vfio_dma_track_ops;
+    t->fn.name = vbasedev->name;
+    t->fn.tracked_by = by;
+    t->fn.untracked_error = why;
+    t->express = vfio_dma_track_find_express(t);
+    t->reset_bh = qemu_bh_new(vfio_dma_track_reset_bh, t);
+    vfio_dma_track_add_dvsec(t);
+
+    t->vm_state = qdev_add_vm_change_state_handler(DEVICE(vdev),
+                                                   vfio_dma_track_vm_change,
+                                                   NULL, t);
+    vfio_dma_track_register_state(t);
+
+    vbasedev->guest_tracked = true;
+    vdev->dma_track = t;
+    dma_track_function_register(&t->fn);
+
+    trace_vfio_dma_track_realize(vbasedev->name, DMATrackedBy_str(by),
+                                 t->dvsec, t->express,
+                                 vfio_dma_track_has_reset(t));
+    return true;
+}
+
+void vfio_dma_track_exit(VFIOPCIDevice *vdev)
+{
+    VFIODMATrack *t = vdev->dma_track;
+
+    if (!t) {
+        return;
+    }
+
+    vfio_dma_track_end_unfence(t);
+    vfio_dma_track_join(t);
+    dma_track_function_unregister(&t->fn);
+    vdev->dma_track = NULL;
+    vdev->vbasedev.guest_tracked = false;
+
+    unregister_savevm(VMSTATE_IF(vdev), SECTION_NAME, t);
+    qemu_del_vm_change_state_handler(t->vm_state);
+    qemu_bh_delete(t->reset_bh);
+    error_free(t->untracked_error);
+    g_free(t);
+}

@@ -1,0 +1,291 @@
+/*
+ * DMA tracking by the guest: who tracks which assigned PCI function, and what
+ * migration asks of it
+ *
+ * Three parties meet here and know nothing else of each other:
+ *
+ *  - functions (vfio-pci, emulated PCI devices with x-untracked-dma) write guest
+ *    memory unseen by QEMU; each registers a DMATrackFunction;
+ *  - the provider (virtio-dma-track) knows from the guest which frames they may
+ *    write;
+ *  - migration asks, in the order of the functions below.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef QEMU_MIGRATION_DMA_TRACK_H
+#define QEMU_MIGRATION_DMA_TRACK_H
+
+#include "hw/pci/pci_device.h"
+#include "qemu/queue.h"
+#include "qom/object.h"
+#include "qapi/qapi-types-dma-track.h"
+#include "system/ramblock.h"
+
+/* --- Functions -------------------------------------------------------- */
+
+typedef struct DMATrackFunction DMATrackFunction;
+
+/*
+ * Called with the outcome of DMATrackFunctionOps.unfence, from the main loop
+ * with the BQL held. @err is NULL on success and stays the caller's.
+ */
+typedef void DMATrackUnfenceDone(void *opaque, Error *err);
+
+/*
+ * All are called with the BQL held. A NULL member means that there is nothing
+ * to do: an emulated device has no quiesce, reset or fence, because it stops
+ * with the VM and carries its own state.
+ */
+typedef struct DMATrackFunctionOps {
+    /*
+     * Begin to stop: the function initiates nothing new once this returns.
+     * Not destructive for other functions. Idempotent.
+     */
+    bool (*stop)(DMATrackFunction *fn, Error **errp);
+    /*
+     * Wait, for a bounded time, until nothing of what the function began is in
+     * flight. Called after @stop of every function. Idempotent.
+     */
+    bool (*quiesce)(DMATrackFunction *fn, Error **errp);
+    /*
+     * Start the reset of the quiesced function, so that nothing it began takes
+     * effect later; it may go on in the background. It must have ended before
+     * the function's state is saved and before @resume returns.
+     */
+    bool (*reset)(DMATrackFunction *fn, Error **errp);
+    /*
+     * The migration came to nothing after @stop: make the function usable
+     * again, fenced and with a new generation, by
+     * dma_track_function_replaced(). Idempotent; may run with stopped vCPUs.
+     */
+    void (*resume)(DMATrackFunction *fn);
+    /*
+     * The guest has stopped the function's driver: reset the function and lift
+     * the fence. Calls @done exactly once, later or at once.
+     */
+    void (*unfence)(DMATrackFunction *fn, DMATrackUnfenceDone *done,
+                    void *opaque);
+    /*
+     * True if the function cannot master the bus now, as its driver in the
+     * guest has left it. Makes a function without a driver harmless.
+     */
+    bool (*is_idle)(DMATrackFunction *fn);
+} DMATrackFunctionOps;
+
+/* One PCI function whose DMA QEMU cannot see. Protected by the BQL. */
+struct DMATrackFunction {
+    /* Set by the owner before registering, then constant. */
+    PCIDevice *pdev;
+    const DMATrackFunctionOps *ops;
+    /* For messages: the host's address, or the device's id. */
+    const char *name;
+    /* Never AUTO. DEVICE is not registered at all. */
+    DMATrackedBy tracked_by;
+    /* The guest finds the capability of pci_dma_quiesce.h on it. */
+    bool has_capability;
+    /*
+     * Why it could not migrate without tracking: shown when there is no
+     * provider. Owned by the function's owner. May be NULL.
+     */
+    const Error *untracked_error;
+
+    /* Written by dma_track_function_replaced() and the owner's vmstate. */
+    uint32_t generation;
+    /* Physical bus master and interrupts are off. Written by the owner. */
+    bool fenced;
+    /*
+     * @stop was called in this migration, and @resume was not. Written by
+     * migration/dma-track.c only.
+     */
+    bool stopped;
+    /* What the guest says of its driver since @generation last changed. */
+    DMATrackRestored restored;
+
+    QTAILQ_ENTRY(DMATrackFunction) next;
+};
+
+/**
+ * dma_track_function_register: make @fn known to migration and the provider
+ *
+ * With the BQL held. @fn must live until dma_track_function_unregister(). If
+ * the guest unplugs a registered function while a migration runs, the
+ * migration fails with that reason.
+ */
+void dma_track_function_register(DMATrackFunction *fn);
+void dma_track_function_unregister(DMATrackFunction *fn);
+
+/*
+ * An emulated PCI device whose writes to RAM migration does not see, by its
+ * property x-untracked-dma: a function without ops and without capability,
+ * tracked by the guest. To be undone before @pdev goes; a device that was not
+ * registered is left alone. With the BQL held.
+ */
+void dma_track_register_emulated(PCIDevice *pdev);
+void dma_track_unregister_emulated(PCIDevice *pdev);
+
+/**
+ * dma_track_function_replaced: the function was reset or replaced
+ *
+ * Increases the generation and tells the guest, now or when vCPUs run. The
+ * caller has fenced the function before. With the BQL held.
+ */
+void dma_track_function_replaced(DMATrackFunction *fn);
+
+/* The function's address as the guest sees it now: bus numbers can change. */
+uint32_t dma_track_function_sbdf(const DMATrackFunction *fn);
+
+/* The registered function with that address, or NULL. With the BQL held. */
+DMATrackFunction *dma_track_function_find(uint32_t sbdf);
+
+/* It cannot write memory now: fenced, or DMATrackFunctionOps.is_idle. BQL. */
+bool dma_track_function_is_idle(DMATrackFunction *fn);
+
+DMATrackFunction *dma_track_function_first(void);
+DMATrackFunction *dma_track_function_next(DMATrackFunction *fn);
+#define DMA_TRACK_FOREACH_FUNCTION(fn) \
+    for ((fn) = dma_track_function_first(); (fn); \
+         (fn) = dma_track_function_next(fn))
+
+/*
+ * Testing aid, property x-dma-quiesce-suppress of virtio-dma-track-pci: the
+ * steps that are left out, so that a test can show what they are for.
+ */
+typedef enum DMATrackStep {
+    DMA_TRACK_STEP_BUSMASTER = 1 << 0,
+    DMA_TRACK_STEP_PENDING   = 1 << 1,
+    DMA_TRACK_STEP_RESET     = 1 << 2,
+} DMATrackStep;
+bool dma_track_step_suppressed(DMATrackStep step);
+
+/* --- Provider --------------------------------------------------------- */
+
+#define TYPE_DMA_TRACK_PROVIDER "dma-track-provider"
+typedef struct DMATrackProvider DMATrackProvider;
+typedef struct DMATrackProviderClass DMATrackProviderClass;
+DECLARE_CLASS_CHECKERS(DMATrackProviderClass, DMA_TRACK_PROVIDER,
+                       TYPE_DMA_TRACK_PROVIDER)
+#define DMA_TRACK_PROVIDER(obj) \
+    INTERFACE_CHECK(DMATrackProvider, (obj), TYPE_DMA_TRACK_PROVIDER)
+
+struct DMATrackProviderClass {
+    InterfaceClass parent_class;
+
+    /* Is @fn tracked by the guest now? If not, @errp says why. BQL held. */
+    bool (*check_function)(DMATrackProvider *p, DMATrackFunction *fn,
+                           Error **errp);
+    /* Has the guest kept its promise so far (lost word)? BQL held. */
+    bool (*check)(DMATrackProvider *p, Error **errp);
+    /*
+     * Ask the guest to log and wait for its acknowledgement, at most
+     * ack-timeout-ms. BQL not held.
+     */
+    bool (*start)(DMATrackProvider *p, Error **errp);
+    /*
+     * Has the guest acknowledged that it logs? Asked when vCPUs begin to run
+     * in the middle of a migration. BQL held.
+     */
+    bool (*is_logging)(DMATrackProvider *p);
+    /* Back to idle. Does not wait. Idempotent. BQL held. */
+    void (*stop)(DMATrackProvider *p);
+    /* Ask for a sign of life and wait for it, bounded. BQL not held. */
+    bool (*echo)(DMATrackProvider *p, Error **errp);
+    /*
+     * Set in @bmap, which has one bit per target page of @rb, the pages that
+     * are pinned. Counts them, per plane, into @streaming and @coherent. RCU
+     * read lock and bitmap_mutex held; BQL held only in the last pass.
+     */
+    void (*merge_pinned)(DMATrackProvider *p, RAMBlock *rb,
+                         unsigned long *bmap, uint64_t *streaming,
+                         uint64_t *coherent);
+    /*
+     * vCPUs are stopped and the last dirty log sync is to come: write to guest
+     * memory now what else might be written later. BQL held.
+     */
+    void (*settle)(DMATrackProvider *p);
+    /* The generation of @fn has changed; tell the guest. BQL held. */
+    void (*function_replaced)(DMATrackProvider *p, DMATrackFunction *fn);
+    /* For query-dma-track. BQL held. */
+    DMATrackProviderInfo *(*query)(DMATrackProvider *p);
+    /* Testing aid, see dma_track_step_suppressed(). */
+    uint32_t (*suppressed_steps)(DMATrackProvider *p);
+};
+
+/* Only one provider can be registered; a second is refused. BQL held. */
+bool dma_track_provider_register(DMATrackProvider *p, Error **errp);
+void dma_track_provider_unregister(DMATrackProvider *p);
+
+/**
+ * dma_track_fail: the guest broke its promise while a migration may run
+ *
+ * Remembers @err, which it takes, as the reason and makes a running migration
+ * fail with it at the next point where that is possible; without a running
+ * migration does nothing but to free @err. With the BQL held.
+ */
+void dma_track_fail(Error *err);
+
+/*
+ * For the waits of a provider: the migration was cancelled or has failed, so
+ * there is nothing left to wait for. Any context.
+ */
+bool dma_track_given_up(void);
+
+/* --- Migration, in the order of one migration --------------------------- */
+
+/*
+ * P4, on demand: every registered function is tracked, external, or idle with
+ * the provider able to name it; else @errp names each function and the reason.
+ * Also refuses what cannot work with such functions at all: snapshots, postcopy
+ * and COLO. Always true for CPR, which moves no memory. BQL held.
+ *
+ * An emulated function has no ops: it is there to test with, and without a
+ * provider it is let through, so that a test can show what is lost then.
+ */
+bool dma_track_save_prepare(Error **errp);
+
+/*
+ * Before the first byte of RAM: if any function is tracked by the guest, get
+ * the guest to log. BQL not held; may wait. The guest of a VM that is not
+ * running is not asked: it can end no mapping. Should the VM begin to run
+ * before the last pass, the migration fails.
+ */
+bool dma_track_start(Error **errp);
+
+/* What dma_track_fail() has remembered: false and @errp if so. Any context. */
+bool dma_track_check_failed(Error **errp);
+
+/* Are there pinned pages to defer in this migration? Any context. */
+bool dma_track_active(void);
+
+/* See DMATrackProviderClass.merge_pinned. */
+void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,
+                            uint64_t *streaming, uint64_t *coherent);
+
+/* Just before vCPUs stop. BQL not held; may wait. */
+bool dma_track_echo(Error **errp);
+
+/*
+ * Hook Q: vCPUs are stopped. Stop and quiesce every function, check the veto
+ * and the lost word again, start the resets. BQL held. Returns at once, true,
+ * for CPR. After failure the caller fails the migration, and dma_track_resume()
+ * runs.
+ */
+bool dma_track_quiesce(Error **errp);
+
+/*
+ * Undo dma_track_quiesce(): on failure, on cancel, and when a VM whose
+ * functions are stopped starts to run. Idempotent. BQL held.
+ */
+void dma_track_resume(void);
+
+/* The migration is over, however it ended: back to idle. BQL held. */
+void dma_track_end(void);
+
+/*
+ * For query-dma-track: target pages that were pinned, of those the coherent
+ * ones, and pages that were deferred, when the last pass began; and the bytes
+ * of all pages that it has to send.
+ */
+void dma_track_account_final(uint64_t pinned, uint64_t coherent,
+                             uint64_t deferred, uint64_t bytes);
+
+#endif

@@ -1,0 +1,680 @@
+/*
+ * DMA tracking by the guest: functions, provider, and what migration asks of
+ * them
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-dma-track.h"
+#include "qemu/bitops.h"
+#include "qemu/main-loop.h"
+#include "hw/pci/pci_bus.h"
+#include "hw/pci/pci_device.h"
+#include "migration/dma-track.h"
+#include "migration/misc.h"
+#include "system/runstate.h"
+#include "migration.h"
+#include "options.h"
+#include "trace.h"
+
+/*
+ * Everything is protected by the BQL, except @active and @failed_set, which
+ * the migration thread also reads without it.
+ */
+static struct {
+    QTAILQ_HEAD(, DMATrackFunction) functions;
+    DMATrackProvider *provider;
+
+    /* Planes are in use: from dma_track_start() to dma_track_end(). */
+    bool active;
+    /*
+     * The first reason of dma_track_fail() in this migration. Set once, before
+     * @failed_set; cleared only while no migration runs.
+     */
+    Error *failed;
+    bool failed_set;
+
+    DMATrackMigrationInfo last;
+    bool last_valid;
+
+    NotifierWithReturn migration_notifier;
+    VMChangeStateEntry *vm_change;
+} dma_track = {
+    .functions = QTAILQ_HEAD_INITIALIZER(dma_track.functions),
+};
+
+static const TypeInfo dma_track_provider_info = {
+    .name = TYPE_DMA_TRACK_PROVIDER,
+    .parent = TYPE_INTERFACE,
+    .class_size = sizeof(DMATrackProviderClass),
+};
+
+static void dma_track_register_types(void)
+{
+    type_register_static(&dma_track_provider_info);
+}
+type_init(dma_track_register_types)
+
+/* --- Functions -------------------------------------------------------- */
+
+uint32_t dma_track_function_sbdf(const DMATrackFunction *fn)
+{
+    PCIBus *bus = pci_get_bus(fn->pdev);
+
+    /* All buses of a machine are in segment 0. */
+    return PCI_BUILD_BDF(PCI_BUS_GET_CLASS(bus)->bus_num(bus),
+                         fn->pdev->devfn);
+}
+
+DMATrackFunction *dma_track_function_first(void)
+{
+    return QTAILQ_FIRST(&dma_track.functions);
+}
+
+DMATrackFunction *dma_track_function_next(DMATrackFunction *fn)
+{
+    return QTAILQ_NEXT(fn, next);
+}
+
+DMATrackFunction *dma_track_function_find(uint32_t sbdf)
+{
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (dma_track_function_sbdf(fn) == sbdf) {
+            return fn;
+        }
+    }
+    return NULL;
+}
+
+bool dma_track_function_is_idle(DMATrackFunction *fn)
+{
+    if (fn->fenced) {
+        return true;
+    }
+    if (fn->ops && fn->ops->is_idle) {
+        return fn->ops->is_idle(fn);
+    }
+    return !(pci_get_word(fn->pdev->config + PCI_COMMAND) &
+             PCI_COMMAND_MASTER);
+}
+
+static bool dma_track_function_stop(DMATrackFunction *fn, Error **errp)
+{
+    if (!fn->ops || !fn->ops->stop) {
+        return true;
+    }
+    trace_dma_track_function_stop(fn->name);
+    /* First, so that whatever becomes of it, it is resumed. */
+    fn->stopped = true;
+    return fn->ops->stop(fn, errp);
+}
+
+static bool dma_track_function_quiesce(DMATrackFunction *fn, Error **errp)
+{
+    if (!fn->ops || !fn->ops->quiesce) {
+        return true;
+    }
+    trace_dma_track_function_quiesce(fn->name);
+    return fn->ops->quiesce(fn, errp);
+}
+
+static bool dma_track_function_reset(DMATrackFunction *fn, Error **errp)
+{
+    if (!fn->ops || !fn->ops->reset ||
+        dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
+        return true;
+    }
+    trace_dma_track_function_reset(fn->name);
+    return fn->ops->reset(fn, errp);
+}
+
+static void dma_track_function_resume(DMATrackFunction *fn)
+{
+    if (!fn->stopped) {
+        return;
+    }
+    trace_dma_track_function_resume(fn->name);
+    fn->stopped = false;
+    if (fn->ops->resume) {
+        fn->ops->resume(fn);
+    }
+}
+
+/*
+ * Between the vCPUs' stop and the functions' own vm-change handlers. A function
+ * that migrates by itself leaves its running states in those handlers, and must
+ * not be written to by a neighbour from then on.
+ */
+static void dma_track_vm_prepare(void *opaque, bool running, RunState state)
+{
+    DMATrackFunction *fn;
+
+    if (running || state != RUN_STATE_FINISH_MIGRATE ||
+        !migration_is_running() || migrate_mode_is_cpr()) {
+        return;
+    }
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        Error *err = NULL;
+
+        if (!dma_track_function_stop(fn, &err)) {
+            /* dma_track_quiesce() tries again, and decides. */
+            error_free(err);
+        }
+    }
+}
+
+static void dma_track_vm_change(void *opaque, bool running, RunState state)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    if (!running) {
+        return;
+    }
+
+    /* However it came that the VM runs, its functions have to work. */
+    dma_track_resume();
+
+    if (!qatomic_read(&dma_track.active) || !p) {
+        return;
+    }
+    if (!DMA_TRACK_PROVIDER_GET_CLASS(p)->is_logging(p)) {
+        Error *err = NULL;
+
+        error_setg(&err, "the VM began to run during a migration that had "
+                   "begun while it was paused, so that the guest does not "
+                   "log what its devices write");
+        dma_track_fail(err);
+    }
+}
+
+static int dma_track_migration_event(NotifierWithReturn *notify,
+                                     MigrationEvent *e, Error **errp)
+{
+    if (e->type == MIG_EVENT_FAILED) {
+        dma_track_resume();
+    }
+    return 0;
+}
+
+void dma_track_function_register(DMATrackFunction *fn)
+{
+    assert(fn->tracked_by == DMA_TRACKED_BY_GUEST ||
+           fn->tracked_by == DMA_TRACKED_BY_EXTERNAL);
+
+    if (!dma_track.vm_change) {
+        dma_track.vm_change =
+            qemu_add_vm_change_state_handler_prio_full(dma_track_vm_change,
+                                                       dma_track_vm_prepare,
+                                                       NULL, NULL, 0);
+        migration_add_notifier(&dma_track.migration_notifier,
+                               dma_track_migration_event);
+    }
+
+    fn->restored = DMA_TRACK_RESTORED_NONE;
+    QTAILQ_INSERT_TAIL(&dma_track.functions, fn, next);
+    trace_dma_track_function_register(fn->name,
+                                      DMATrackedBy_str(fn->tracked_by));
+}
+
+void dma_track_function_unregister(DMATrackFunction *fn)
+{
+    Error *err = NULL;
+
+    trace_dma_track_function_unregister(fn->name);
+    QTAILQ_REMOVE(&dma_track.functions, fn, next);
+
+    /* The planes say nothing of it any more, but it has written memory. */
+    error_setg(&err, "%s was unplugged during migration", fn->name);
+    dma_track_fail(err);
+}
+
+void dma_track_register_emulated(PCIDevice *pdev)
+{
+    DMATrackFunction *fn = g_new0(DMATrackFunction, 1);
+
+    fn->pdev = pdev;
+    fn->name = g_strdup(DEVICE(pdev)->id ?: object_get_typename(OBJECT(pdev)));
+    fn->tracked_by = DMA_TRACKED_BY_GUEST;
+    dma_track_function_register(fn);
+}
+
+void dma_track_unregister_emulated(PCIDevice *pdev)
+{
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (fn->pdev == pdev && !fn->ops) {
+            dma_track_function_unregister(fn);
+            g_free((char *)fn->name);
+            g_free(fn);
+            return;
+        }
+    }
+}
+
+void dma_track_function_replaced(DMATrackFunction *fn)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    fn->generation++;
+    fn->restored = DMA_TRACK_RESTORED_NONE;
+    trace_dma_track_function_replaced(fn->name, fn->generation);
+    if (p) {
+        DMA_TRACK_PROVIDER_GET_CLASS(p)->function_replaced(p, fn);
+    }
+}
+
+bool dma_track_step_suppressed(DMATrackStep step)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    return p && (DMA_TRACK_PROVIDER_GET_CLASS(p)->suppressed_steps(p) & step);
+}
+
+/* --- Provider --------------------------------------------------------- */
+
+bool dma_track_provider_register(DMATrackProvider *p, Error **errp)
+{
+    if (dma_track.provider) {
+        error_setg(errp, "there can be only one %s",
+                   object_get_typename(OBJECT(p)));
+        return false;
+    }
+    dma_track.provider = p;
+    return true;
+}
+
+void dma_track_provider_unregister(DMATrackProvider *p)
+{
+    Error *err = NULL;
+
+    assert(dma_track.provider == p);
+    dma_track.provider = NULL;
+
+    if (qatomic_read(&dma_track.active)) {
+        error_setg(&err, "%s was unplugged during migration",
+                   object_get_typename(OBJECT(p)));
+        dma_track_fail(err);
+    }
+}
+
+void dma_track_fail(Error *err)
+{
+    if (!migration_is_running() || migrate_mode_is_cpr() ||
+        dma_track.failed) {
+        error_free(err);
+        return;
+    }
+    trace_dma_track_fail(error_get_pretty(err));
+    dma_track.failed = err;
+    qatomic_store_release(&dma_track.failed_set, true);
+}
+
+bool dma_track_check_failed(Error **errp)
+{
+    if (!qatomic_load_acquire(&dma_track.failed_set)) {
+        return true;
+    }
+    error_propagate(errp, error_copy(dma_track.failed));
+    return false;
+}
+
+static void dma_track_forget_failed(void)
+{
+    qatomic_set(&dma_track.failed_set, false);
+    error_free(dma_track.failed);
+    dma_track.failed = NULL;
+}
+
+bool dma_track_given_up(void)
+{
+    MigrationStatus state = qatomic_read(&migrate_get_current()->state);
+
+    return state == MIGRATION_STATUS_CANCELLING ||
+           state == MIGRATION_STATUS_FAILING ||
+           qatomic_load_acquire(&dma_track.failed_set);
+}
+
+/* --- Migration -------------------------------------------------------- */
+
+/* Could a migration begin now, as far as @fn is concerned? */
+static bool dma_track_check_function(DMATrackFunction *fn, Error **errp)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    /* A virtual function that is not enabled is not there. */
+    if (fn->tracked_by == DMA_TRACKED_BY_EXTERNAL || !fn->pdev->enabled) {
+        return true;
+    }
+    if (p) {
+        return DMA_TRACK_PROVIDER_GET_CLASS(p)->check_function(p, fn, errp);
+    }
+    if (!fn->ops) {
+        return true;
+    }
+    if (fn->untracked_error) {
+        error_propagate(errp, error_copy(fn->untracked_error));
+    } else {
+        error_setg(errp, "there is no virtio-dma-track device");
+    }
+    return false;
+}
+
+/*
+ * The veto, without what depends on the kind of migration. Returns one text for
+ * each reason, or NULL.
+ */
+static strList *dma_track_veto(void)
+{
+    DMATrackProvider *p = dma_track.provider;
+    strList *reasons = NULL;
+    strList **tail = &reasons;
+    bool guest_tracked = false;
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        Error *err = NULL;
+
+        guest_tracked |= fn->tracked_by == DMA_TRACKED_BY_GUEST;
+        if (dma_track_check_function(fn, &err)) {
+            continue;
+        }
+        /* Without a provider the text names the function already. */
+        QAPI_LIST_APPEND(tail, p ? g_strdup_printf("%s: %s", fn->name,
+                                                   error_get_pretty(err))
+                                 : g_strdup(error_get_pretty(err)));
+        error_free(err);
+    }
+    if (p && guest_tracked) {
+        Error *err = NULL;
+
+        if (!DMA_TRACK_PROVIDER_GET_CLASS(p)->check(p, &err)) {
+            QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
+            error_free(err);
+        }
+    }
+    return reasons;
+}
+
+static bool dma_track_check_veto(Error **errp)
+{
+    g_autoptr(strList) reasons = dma_track_veto();
+    g_autoptr(GString) text = g_string_new(NULL);
+    strList *reason;
+
+    if (!reasons) {
+        return true;
+    }
+    for (reason = reasons; reason; reason = reason->next) {
+        g_string_append_printf(text, "%s%s", text->len ? "; " : "",
+                               reason->value);
+    }
+    error_setg(errp, "%s", text->str);
+    return false;
+}
+
+/* Do the planes matter? Not if nobody uses them. */
+static bool dma_track_wanted(void)
+{
+    DMATrackFunction *fn;
+
+    if (!dma_track.provider) {
+        return false;
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (fn->tracked_by == DMA_TRACKED_BY_GUEST) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What is refused, whatever the guest does, or NULL. */
+static const char *dma_track_unsupported(void)
+{
+    if (runstate_check(RUN_STATE_SAVE_VM)) {
+        return "a VM snapshot";
+    }
+    if (migrate_background_snapshot()) {
+        return "a background snapshot";
+    }
+    if (migrate_postcopy_ram()) {
+        return "postcopy";
+    }
+    if (migrate_colo()) {
+        return "COLO";
+    }
+    return NULL;
+}
+
+bool dma_track_save_prepare(Error **errp)
+{
+    DMATrackFunction *fn = dma_track_function_first();
+    const char *unsupported;
+
+    dma_track_forget_failed();
+    if (!fn || migrate_mode_is_cpr()) {
+        return true;
+    }
+
+    unsupported = dma_track_unsupported();
+    if (unsupported) {
+        error_setg(errp, "%s: %s is not supported with functions whose DMA "
+                   "QEMU cannot see", fn->name, unsupported);
+        return false;
+    }
+    return dma_track_check_veto(errp);
+}
+
+bool dma_track_start(Error **errp)
+{
+    DMATrackFunction *fn;
+    DMATrackProvider *p;
+    bool wait;
+    bool ok = true;
+
+    BQL_LOCK_GUARD();
+
+    dma_track.last_valid = false;
+    fn = dma_track_function_first();
+    if (!fn || migrate_mode_is_cpr()) {
+        return true;
+    }
+    if (migrate_rdma()) {
+        error_setg(errp, "%s: RDMA is not supported with functions whose DMA "
+                   "QEMU cannot see", fn->name);
+        return false;
+    }
+    if (!dma_track_wanted()) {
+        return true;
+    }
+
+    p = dma_track.provider;
+    qatomic_set(&dma_track.active, true);
+    wait = runstate_is_running();
+    if (wait) {
+        object_ref(OBJECT(p));
+        bql_unlock();
+        ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->start(p, errp);
+        bql_lock();
+        object_unref(OBJECT(p));
+    }
+    trace_dma_track_start(wait, ok);
+    return ok;
+}
+
+bool dma_track_active(void)
+{
+    return qatomic_read(&dma_track.active);
+}
+
+void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,
+                            uint64_t *streaming, uint64_t *coherent)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    /* Without one the migration fails: dma_track_provider_unregister(). */
+    if (p) {
+        DMA_TRACK_PROVIDER_GET_CLASS(p)->merge_pinned(p, rb, bmap, streaming,
+                                                      coherent);
+    }
+}
+
+bool dma_track_echo(Error **errp)
+{
+    DMATrackProvider *p;
+    bool ok;
+
+    if (!qatomic_read(&dma_track.active)) {
+        return true;
+    }
+
+    BQL_LOCK_GUARD();
+
+    p = dma_track.provider;
+    if (!p || !runstate_is_running()) {
+        return dma_track_check_failed(errp);
+    }
+
+    object_ref(OBJECT(p));
+    bql_unlock();
+    ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);
+    bql_lock();
+    object_unref(OBJECT(p));
+    trace_dma_track_echo(ok);
+
+    /* dma_track_quiesce() decides, but a stop in vain can be spared here. */
+    return ok && dma_track_check_veto(errp);
+}
+
+bool dma_track_quiesce(Error **errp)
+{
+    DMATrackFunction *fn;
+
+    if (migrate_mode_is_cpr() || !dma_track_function_first()) {
+        return dma_track_check_failed(errp);
+    }
+    if (runstate_is_running()) {
+        error_setg(errp, "the VM runs, so its functions cannot be quiesced");
+        return false;
+    }
+    if (!dma_track_check_failed(errp)) {
+        return false;
+    }
+
+    if (dma_track.provider) {
+        DMATrackProvider *p = dma_track.provider;
+
+        DMA_TRACK_PROVIDER_GET_CLASS(p)->settle(p);
+    }
+
+    /* All of them stop before any is waited for: they write to each other. */
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (!dma_track_function_stop(fn, errp)) {
+            return false;
+        }
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (!dma_track_function_quiesce(fn, errp)) {
+            return false;
+        }
+    }
+
+    /* P4 again: much can have happened since the migration began. */
+    if (!dma_track_check_veto(errp)) {
+        return false;
+    }
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (!dma_track_function_reset(fn, errp)) {
+            return false;
+        }
+    }
+    trace_dma_track_quiesced();
+    return true;
+}
+
+void dma_track_resume(void)
+{
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        dma_track_function_resume(fn);
+    }
+}
+
+void dma_track_end(void)
+{
+    DMATrackProvider *p = dma_track.provider;
+
+    if (qatomic_read(&dma_track.active)) {
+        trace_dma_track_end();
+        qatomic_set(&dma_track.active, false);
+        if (p) {
+            DMA_TRACK_PROVIDER_GET_CLASS(p)->stop(p);
+        }
+    }
+    dma_track_forget_failed();
+}
+
+void dma_track_account_final(uint64_t pinned, uint64_t coherent,
+                             uint64_t deferred, uint64_t bytes)
+{
+    dma_track.last = (DMATrackMigrationInfo) {
+        .pinned_frames = pinned,
+        .coherent_frames = coherent,
+        .deferred_frames = deferred,
+        .final_pass_bytes = bytes,
+    };
+    dma_track.last_valid = true;
+    trace_dma_track_account_final(pinned, coherent, deferred, bytes);
+}
+
+/* --- Monitor ---------------------------------------------------------- */
+
+static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
+{
+    DMATrackFunctionInfo *info = g_new0(DMATrackFunctionInfo, 1);
+    Error *err = NULL;
+
+    info->name = g_strdup(fn->name);
+    info->id = g_strdup(DEVICE(fn->pdev)->id);
+    info->qom_path = object_get_canonical_path(OBJECT(fn->pdev));
+    info->sbdf = dma_track_function_sbdf(fn);
+    info->tracked_by = fn->tracked_by;
+    info->tracked = dma_track_check_function(fn, &err);
+    if (!info->tracked) {
+        info->reason = g_strdup(error_get_pretty(err));
+        error_free(err);
+    }
+    info->fenced = fn->fenced;
+    info->generation = fn->generation;
+    info->restored = fn->restored;
+    return info;
+}
+
+DMATrackInfo *qmp_query_dma_track(Error **errp)
+{
+    DMATrackInfo *info = g_new0(DMATrackInfo, 1);
+    DMATrackFunctionInfoList **tail = &info->functions;
+    DMATrackProvider *p = dma_track.provider;
+    DMATrackFunction *fn;
+
+    info->reasons = dma_track_veto();
+    info->migratable = !info->reasons;
+    if (p) {
+        info->provider = DMA_TRACK_PROVIDER_GET_CLASS(p)->query(p);
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        QAPI_LIST_APPEND(tail, dma_track_query_function(fn));
+    }
+    if (dma_track.last_valid) {
+        info->last_migration = g_memdup2(&dma_track.last,
+                                         sizeof(dma_track.last));
+    }
+    return info;
+}
