@@ -30,7 +30,7 @@ SUITES = {
                                      'qemu', 'lint'], 600),
     'abi': (['tests/abi/run.sh'], ['packages', 'backports', 'qemu'], 120),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 600),
-    'build': (['tests/guest/build.sh'], ['packages', 'kernel'], 600),
+    'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint'], 600),
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],
               1200),

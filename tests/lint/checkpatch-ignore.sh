@@ -9,13 +9,19 @@ types=(
 	FILE_PATH_CHANGES
 	# The ABI headers are BSD-3-Clause on purpose: both sides may copy them.
 	SPDX_LICENSE_TAG
+	# Locks are described in the kernel-doc of their struct.
+	UNCOMMENTED_DEFINITION
 )
 case $1 in
 */compat.h)
 	# The one place where the kernel's version may be asked.
 	types+=(LINUX_VERSION_CODE) ;;
+*/hooks.c)
+	# A list of functions from which code is made: no value, no argument.
+	types+=(COMPLEX_MACRO MACRO_ARG_REUSE TRAILING_SEMICOLON AVOID_EXTERNS) ;;
 tests/guest/unit/*)
-	# Userspace.
-	types+=(USE_NEGATIVE_ERRNO PREFER_DEFINED_ATTRIBUTE_MACRO) ;;
+	# Userspace, and stand-ins for kernel macros.
+	types+=(USE_NEGATIVE_ERRNO PREFER_DEFINED_ATTRIBUTE_MACRO CAMELCASE
+		MACRO_ARG_REUSE MEMORY_BARRIER) ;;
 esac
 (IFS=,; echo "${types[*]}")
