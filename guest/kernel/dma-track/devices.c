@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The devices: which PCI functions are assigned, which of them are tracked, and
+ * why not
+ *
+ * A function is assigned if it carries the capability of pci_dma_quiesce.h, or
+ * if the host names it. Its mappings are counted from a moment at which it has
+ * none, that is while no driver is bound, and until it is removed: a driver's
+ * managed resources are released after the driver core has told that probing
+ * failed.
+ *
+ * What is said of a function stands in the status page before it has an effect:
+ * in the notifiers, before a driver is probed and after it is gone.
+ */
+#include <linux/bitmap.h>
+#include <linux/device.h>
+#include <linux/minmax.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/pci_dma_quiesce.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "devices.h"
+#include "filter.h"
+#include "hooks.h"
+#include "host.h"
+#include "restore.h"
+
+static struct virtio_dma_track_status *status;
+
+/* All functions. Taken inside a function's device lock, never outside. */
+static LIST_HEAD(functions);
+static DEFINE_MUTEX(functions_mutex);
+/* Entries of the status page in use; under the mutex. */
+static DECLARE_BITMAP(entries, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
+
+static void function_release(struct kref *kref)
+{
+	struct dma_track_function *fn;
+
+	fn = container_of(kref, struct dma_track_function, kref);
+	pci_dev_put(fn->pdev);
+	kfree(fn);
+}
+
+void dma_track_function_put(struct dma_track_function *fn)
+{
+	kref_put(&fn->kref, function_release);
+}
+
+/* One store, so that the host never reads half of it. */
+static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
+{
+	__le64 *entry;
+
+	BUILD_BUG_ON(sizeof(struct virtio_dma_track_function) != sizeof(u64));
+
+	fn->state = state;
+	fn->reason = reason;
+	if (fn->index < 0)
+		return;
+
+	entry = (__le64 *)&status->functions[fn->index];
+	WRITE_ONCE(*entry, cpu_to_le64((u64)reason << 48 | (u64)state << 32 |
+				       fn->sbdf));
+	/* Before the driver that is probed next does anything. */
+	smp_mb();
+	dma_track_host_report_function(fn->index);
+}
+
+static void set_state(struct dma_track_function *fn, u16 state)
+{
+	write_entry(fn, state, VIRTIO_DMA_TRACK_REASON_NONE);
+}
+
+static void set_untracked(struct dma_track_function *fn, u16 reason)
+{
+	write_entry(fn, VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED, reason);
+}
+
+static u32 sbdf_of(struct pci_dev *pdev)
+{
+	return VIRTIO_DMA_TRACK_SBDF((u32)pci_domain_nr(pdev->bus),
+				     (u32)pdev->bus->number, (u32)pdev->devfn);
+}
+
+static struct pci_dev *get_pdev(u32 sbdf)
+{
+	return pci_get_domain_bus_and_slot(sbdf >> 16, sbdf >> 8 & 0xff,
+					   sbdf & 0xff);
+}
+
+static bool read_generation(struct pci_dev *pdev, u16 dvsec, u32 *generation)
+{
+	if (!dvsec)
+		return dma_track_host_find_function(sbdf_of(pdev), generation);
+
+	return !pci_read_config_dword(pdev, dvsec + PCI_DMA_QUIESCE_GENERATION,
+				      generation) &&
+	       pci_device_is_present(pdev);
+}
+
+bool dma_track_function_read_generation(struct dma_track_function *fn,
+					u32 *generation)
+{
+	return read_generation(fn->pdev, fn->dvsec, generation);
+}
+
+/* --- Counting -------------------------------------------------------------- */
+
+/* The function's device lock is held, and nothing is mapped for it. */
+static void start_counting(struct dma_track_function *fn)
+{
+	if (!fn->counted)
+		fn->counted = !dma_track_filter_add(&fn->pdev->dev);
+}
+
+/*
+ * Drivers that let others map: vfio-pci and the like, which say so, and drivers
+ * that hand the function to userspace with no mapping at all, which do not.
+ */
+static bool maps_behind_api(struct device *dev)
+{
+	static const char * const userspace[] = {
+		"uio_pci_generic", "igb_uio",
+	};
+
+	return to_pci_driver(dev->driver)->driver_managed_dma ||
+	       match_string(userspace, ARRAY_SIZE(userspace),
+			    dev->driver->name) >= 0;
+}
+
+static bool is_fenced(struct dma_track_function *fn)
+{
+	u16 reg;
+
+	if (!fn->dvsec)
+		return fn->check_fence;
+
+	if (pci_read_config_word(fn->pdev, fn->dvsec + PCI_DMA_QUIESCE_STATUS,
+				 &reg))
+		return false;
+	return (reg & PCI_DMA_QUIESCE_STATUS_STATE) ==
+	       PCI_DMA_QUIESCE_STATE_QUIESCED;
+}
+
+/*
+ * A function that the host fenced when no driver of ours was there to restore,
+ * in a guest that has rebooted since, say. Its driver would find it dead.
+ */
+static void lift_old_fence(struct dma_track_function *fn)
+{
+	u32 generation;
+	int rc;
+
+	if (!is_fenced(fn) ||
+	    !dma_track_function_read_generation(fn, &generation))
+		return;
+
+	rc = dma_track_host_unfence(fn->sbdf, generation);
+	if (rc)
+		pci_warn(fn->pdev, "dma_track: the fence stays: %d\n", rc);
+	else
+		fn->check_fence = false;
+}
+
+/* The driver is set, and about to be probed. The device lock is held. */
+static void driver_comes(struct dma_track_function *fn)
+{
+	struct device *dev = &fn->pdev->dev;
+
+	start_counting(fn);
+	if (maps_behind_api(dev))
+		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_BEHIND_API);
+	else if (!fn->counted)
+		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_NO_RESOURCES);
+	else
+		set_state(fn, VIRTIO_DMA_TRACK_FUNCTION_TRACKED);
+
+	dma_track_hooks_prepare_device(dev);
+	lift_old_fence(fn);
+}
+
+/* Its managed resources are released. The device lock is held. */
+static void driver_is_gone(struct dma_track_function *fn)
+{
+	start_counting(fn);
+	set_state(fn, VIRTIO_DMA_TRACK_FUNCTION_UNBOUND);
+}
+
+/* --- Which functions there are ---------------------------------------------- */
+
+/* Returns a reference, or NULL. */
+static struct dma_track_function *find_function(struct pci_dev *pdev)
+{
+	struct dma_track_function *fn;
+
+	mutex_lock(&functions_mutex);
+	list_for_each_entry(fn, &functions, node)
+		if (fn->pdev == pdev) {
+			kref_get(&fn->kref);
+			goto out;
+		}
+	fn = NULL;
+out:
+	mutex_unlock(&functions_mutex);
+	return fn;
+}
+
+static int take_entry(void)
+{
+	unsigned int index;
+
+	index = find_first_zero_bit(entries, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
+	if (index == VIRTIO_DMA_TRACK_MAX_FUNCTIONS)
+		return -1;
+	__set_bit(index, entries);
+	return index;
+}
+
+/* The device lock is held, so that drivers neither come nor go. */
+static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
+					       u32 generation)
+{
+	struct dma_track_function *fn;
+
+	/* Without an entry the host does not take it for tracked. */
+	fn = kzalloc(sizeof(*fn), GFP_KERNEL);
+	if (!fn)
+		return NULL;
+
+	kref_init(&fn->kref);
+	fn->pdev = pci_dev_get(pdev);
+	fn->sbdf = sbdf_of(pdev);
+	fn->dvsec = dvsec;
+	fn->generation = generation;
+	fn->check_fence = true;
+	dma_track_restore_init(fn);
+
+	mutex_lock(&functions_mutex);
+	fn->index = take_entry();
+	list_add_tail(&fn->node, &functions);
+	mutex_unlock(&functions_mutex);
+
+	if (fn->index < 0)
+		pci_err(pdev, "dma_track: too many functions: not tracked\n");
+	return fn;
+}
+
+static void find_out_state(struct dma_track_function *fn)
+{
+	struct device *dev = &fn->pdev->dev;
+
+	if (!dev->driver) {
+		start_counting(fn);
+		set_state(fn, VIRTIO_DMA_TRACK_FUNCTION_UNBOUND);
+	} else if (maps_behind_api(dev)) {
+		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_BEHIND_API);
+	} else {
+		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_BOUND_BEFORE);
+	}
+}
+
+/* The device lock is held. */
+static void discover_locked(struct pci_dev *pdev, struct dma_track_function *fn)
+{
+	u32 generation;
+	u16 dvsec;
+
+	/* It was not known as assigned, but the host may name it by now. */
+	if (fn && fn->reason != VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY)
+		return;
+
+	dvsec = pci_find_dvsec_capability(pdev, PCI_DMA_QUIESCE_VENDOR,
+					  PCI_DMA_QUIESCE_DVSEC_ID);
+	if (!read_generation(pdev, dvsec, &generation))
+		return;
+
+	if (fn)
+		WRITE_ONCE(fn->generation, generation);
+	else
+		fn = add_function(pdev, dvsec, generation);
+	if (fn)
+		find_out_state(fn);
+}
+
+/* Adds the function if it is assigned, and not known yet. */
+static void discover(struct pci_dev *pdev)
+{
+	struct dma_track_function *fn;
+
+	device_lock(&pdev->dev);
+	fn = find_function(pdev);
+	discover_locked(pdev, fn);
+	device_unlock(&pdev->dev);
+	if (fn)
+		dma_track_function_put(fn);
+}
+
+static void forget(struct dma_track_function *fn)
+{
+	mutex_lock(&functions_mutex);
+	list_del_init(&fn->node);
+	if (fn->index >= 0) {
+		WRITE_ONCE(*(__le64 *)&status->functions[fn->index], 0);
+		clear_bit(fn->index, entries);
+	}
+	mutex_unlock(&functions_mutex);
+
+	if (fn->index >= 0)
+		dma_track_host_report_function(fn->index);
+	dma_track_filter_remove(&fn->pdev->dev);
+	dma_track_function_put(fn);
+}
+
+static int bus_notify(struct notifier_block *nb, unsigned long action,
+		      void *data)
+{
+	struct pci_dev *pdev = to_pci_dev(data);
+	struct dma_track_function *fn;
+
+	if (action == BUS_NOTIFY_ADD_DEVICE) {
+		discover(pdev);
+		return NOTIFY_OK;
+	}
+
+	fn = find_function(pdev);
+	if (!fn)
+		return NOTIFY_DONE;
+
+	switch (action) {
+	case BUS_NOTIFY_BIND_DRIVER:
+		driver_comes(fn);
+		break;
+	case BUS_NOTIFY_UNBOUND_DRIVER:
+		driver_is_gone(fn);
+		break;
+	case BUS_NOTIFY_REMOVED_DEVICE:
+		forget(fn);
+		break;
+	}
+	dma_track_function_put(fn);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block bus_nb = { .notifier_call = bus_notify };
+
+/* --- What others ask for ------------------------------------------------------ */
+
+static void discover_named(void)
+{
+	unsigned int i;
+	u32 sbdf;
+
+	for (i = 0; dma_track_host_function_at(i, &sbdf); i++) {
+		struct pci_dev *pdev = get_pdev(sbdf);
+
+		/* Not yet plugged in, or the bus has no number yet. */
+		if (!pdev)
+			continue;
+		discover(pdev);
+		pci_dev_put(pdev);
+	}
+}
+
+void dma_track_devices_look(void)
+{
+	struct dma_track_function *fn;
+
+	discover_named();
+
+	mutex_lock(&functions_mutex);
+	list_for_each_entry(fn, &functions, node)
+		dma_track_restore_if_needed(fn);
+	mutex_unlock(&functions_mutex);
+}
+
+static void report(struct dma_track_function *fn, void *arg)
+{
+	if (fn->index >= 0)
+		dma_track_host_report_function(fn->index);
+}
+
+void dma_track_devices_report(void)
+{
+	dma_track_devices_for_each(report, NULL);
+}
+
+void dma_track_devices_for_each(void (*call)(struct dma_track_function *fn,
+					     void *arg), void *arg)
+{
+	struct dma_track_function *fn;
+
+	mutex_lock(&functions_mutex);
+	list_for_each_entry(fn, &functions, node)
+		call(fn, arg);
+	mutex_unlock(&functions_mutex);
+}
+
+/* Says in the status page what the operator asked for in vain. */
+static int track_unassigned(struct pci_dev *pdev)
+{
+	struct dma_track_function *fn;
+
+	device_lock(&pdev->dev);
+	fn = add_function(pdev, 0, 0);
+	if (fn)
+		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY);
+	device_unlock(&pdev->dev);
+	return -EOPNOTSUPP;
+}
+
+static int rebind(struct dma_track_function *fn)
+{
+	struct device *dev = &fn->pdev->dev;
+	int rc;
+
+	if (fn->state == VIRTIO_DMA_TRACK_FUNCTION_TRACKED)
+		return 0;
+	if (fn->state == VIRTIO_DMA_TRACK_FUNCTION_UNBOUND) {
+		rc = device_attach(dev);
+		return min(rc, 0);
+	}
+
+	switch (fn->reason) {
+	case VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY:
+		return -EOPNOTSUPP;
+	case VIRTIO_DMA_TRACK_REASON_BEHIND_API:
+		return -EBUSY;
+	}
+	/* Takes the device lock. The notifiers do the rest. */
+	return device_reprobe(dev);
+}
+
+int dma_track_devices_track(u32 sbdf)
+{
+	struct dma_track_function *fn;
+	struct pci_dev *pdev;
+	int rc;
+
+	pdev = get_pdev(sbdf);
+	if (!pdev)
+		return -ENODEV;
+
+	discover(pdev);
+	fn = find_function(pdev);
+	if (fn) {
+		rc = rebind(fn);
+		dma_track_function_put(fn);
+	} else {
+		rc = track_unassigned(pdev);
+	}
+	pci_dev_put(pdev);
+	return rc;
+}
+
+int dma_track_devices_start(struct virtio_dma_track_status *s)
+{
+	struct pci_dev *pdev = NULL;
+	int rc;
+
+	status = s;
+	/* First, so that no function comes between. */
+	rc = bus_register_notifier(&pci_bus_type, &bus_nb);
+	if (rc)
+		return rc;
+
+	for_each_pci_dev(pdev)
+		discover(pdev);
+	return 0;
+}
+
+void dma_track_devices_stop(void)
+{
+	struct dma_track_function *fn, *next;
+
+	bus_unregister_notifier(&pci_bus_type, &bus_nb);
+	list_for_each_entry_safe(fn, next, &functions, node)
+		forget(fn);
+}

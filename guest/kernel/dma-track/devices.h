@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The devices: which PCI functions are assigned, which of them are tracked, and
+ * why not
+ */
+#ifndef DMA_TRACK_DEVICES_H
+#define DMA_TRACK_DEVICES_H
+
+#include <linux/kref.h>
+#include <linux/list.h>
+#include <linux/pci.h>
+#include <linux/types.h>
+#include <linux/virtio_dma_track.h>
+#include <linux/workqueue.h>
+
+/* What became of the last restore. */
+enum dma_track_restored {
+	/* The function was never reset under its driver. */
+	DMA_TRACK_RESTORED_NEVER,
+	/* Its driver is being stopped or started. */
+	DMA_TRACK_RESTORED_RUNNING,
+	/* Its driver works again. */
+	DMA_TRACK_RESTORED_OK,
+	/* Its driver could not be started. */
+	DMA_TRACK_RESTORED_FAILED,
+	/* It had no driver; only the fence was lifted. */
+	DMA_TRACK_RESTORED_NO_DRIVER,
+};
+
+/**
+ * struct dma_track_function - an assigned PCI function
+ * @node: in the list of functions; under the list's mutex
+ * @kref: one for the list, one for a restore that is queued or runs
+ * @pdev: the function; referenced
+ * @sbdf: its name in the contract
+ * @dvsec: offset of its capability; 0 if the host names it instead
+ * @index: its entry in the status page; -1 if there was none left
+ * @state: VIRTIO_DMA_TRACK_FUNCTION_*; written under the function's device lock
+ * @reason: VIRTIO_DMA_TRACK_REASON_*; likewise
+ * @counted: its mappings are counted; likewise
+ * @check_fence: the host may have fenced it before we saw it; written under the
+ *	device lock and by a restore
+ * @generation: restored for, or read first; written by devices.c before the
+ *	function is in the list, then by restore.c
+ * @work: restore.c's
+ * @restored: how the last restore ended; restore.c's
+ * @restore_ms: how long it took; restore.c's
+ */
+struct dma_track_function {
+	struct list_head node;
+	struct kref kref;
+	struct pci_dev *pdev;
+	u32 sbdf;
+	u16 dvsec;
+	int index;
+	u16 state;
+	u16 reason;
+	bool counted;
+	bool check_fence;
+	u32 generation;
+	struct work_struct work;
+	enum dma_track_restored restored;
+	unsigned int restore_ms;
+};
+
+/**
+ * dma_track_devices_start - find assigned functions, now and later
+ * @status: where to say what became of them
+ *
+ * May sleep. Return: 0 or a negative errno.
+ */
+int dma_track_devices_start(struct virtio_dma_track_status *status);
+
+/*
+ * Forget all functions. Their mappings are not counted any more, so there must
+ * be no host. May sleep; waits for restores.
+ */
+void dma_track_devices_stop(void);
+
+/**
+ * dma_track_devices_look - find functions that the host names, and restore
+ *	those whose generation has changed
+ *
+ * May sleep, but waits for no driver.
+ */
+void dma_track_devices_look(void);
+
+/* Report all functions to the host. May sleep. */
+void dma_track_devices_report(void);
+
+/**
+ * dma_track_devices_track - bind a function's driver anew, so that all its
+ *	mappings are counted
+ * @sbdf: the function
+ *
+ * May sleep. Return: 0 if the function is tracked, or is unbound, afterwards;
+ * -ENODEV if there is no such PCI function; -EOPNOTSUPP if it is not assigned,
+ * as far as the guest can tell; -EBUSY if its driver maps behind the DMA API.
+ */
+int dma_track_devices_track(u32 sbdf);
+
+/**
+ * dma_track_devices_for_each - call something for each function
+ * @call: may not sleep for long; the list's mutex is held
+ * @arg: passed on
+ */
+void dma_track_devices_for_each(void (*call)(struct dma_track_function *fn,
+					     void *arg), void *arg);
+
+/**
+ * dma_track_function_read_generation - the function's generation now
+ * @fn: the function
+ * @generation: filled in
+ *
+ * May sleep. Return: false if the function or the host is gone.
+ */
+bool dma_track_function_read_generation(struct dma_track_function *fn,
+					u32 *generation);
+
+/* Drop a reference. May sleep. */
+void dma_track_function_put(struct dma_track_function *fn);
+
+#endif /* DMA_TRACK_DEVICES_H */

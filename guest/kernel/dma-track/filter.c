@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The filter: whose mappings are counted
+ *
+ * A hash of device pointers. Results are not cached for devices below a PCI
+ * function, because nobody tells when they go and their memory becomes another
+ * device; they are few, and their PCI function is near.
+ */
+#include <linux/device.h>
+#include <linux/hashtable.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/rculist.h>
+#include <linux/slab.h>
+
+#include "filter.h"
+
+struct filter_entry {
+	struct hlist_node node;
+	struct device *dev;
+	struct rcu_head rcu;
+};
+
+/* Changed under the mutex, read under RCU. */
+static DEFINE_HASHTABLE(filter, 6);
+static DEFINE_MUTEX(filter_mutex);
+/* Lets guests without assigned functions, and early boot, pass quickly. */
+static unsigned int nr_entries;
+
+static notrace struct filter_entry *find_entry(struct device *dev)
+{
+	struct filter_entry *entry;
+
+	hash_for_each_possible_rcu(filter, entry, node, (unsigned long)dev,
+				   lockdep_is_held(&filter_mutex))
+		if (entry->dev == dev)
+			return entry;
+	return NULL;
+}
+
+notrace bool dma_track_filter_has(struct device *dev)
+{
+	bool found = false;
+
+	if (!READ_ONCE(nr_entries))
+		return false;
+
+	rcu_read_lock();
+	for (; dev && !found; dev = dev->parent) {
+		found = find_entry(dev);
+		if (dev_is_pci(dev))
+			break;
+	}
+	rcu_read_unlock();
+	return found;
+}
+
+int dma_track_filter_add(struct device *dev)
+{
+	struct filter_entry *entry;
+	int rc = 0;
+
+	mutex_lock(&filter_mutex);
+	if (find_entry(dev))
+		goto out;
+
+	rc = -ENOMEM;
+	entry = kzalloc(sizeof(*entry), GFP_KERNEL);
+	if (!entry)
+		goto out;
+
+	entry->dev = dev;
+	hash_add_rcu(filter, &entry->node, (unsigned long)dev);
+	WRITE_ONCE(nr_entries, nr_entries + 1);
+	rc = 0;
+out:
+	mutex_unlock(&filter_mutex);
+	return rc;
+}
+
+void dma_track_filter_remove(struct device *dev)
+{
+	struct filter_entry *entry;
+
+	mutex_lock(&filter_mutex);
+	entry = find_entry(dev);
+	if (entry) {
+		hash_del_rcu(&entry->node);
+		WRITE_ONCE(nr_entries, nr_entries - 1);
+		kfree_rcu(entry, rcu);
+	}
+	mutex_unlock(&filter_mutex);
+}

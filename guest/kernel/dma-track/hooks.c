@@ -1,0 +1,935 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The hooks: how the DMA API is tapped
+ *
+ * ftrace calls a small trampoline at the entry of each hooked function, in
+ * place of the function's first instruction. The trampoline throws away the
+ * return address into the function and jumps to a C function with the same
+ * prototype, so that this one runs instead of the hooked one and returns to its
+ * caller. The original is called past its entry, where ftrace does not see it,
+ * by a static call: a direct call, which needs no landing pad there.
+ *
+ * Memory is pinned after the original has mapped it, before the caller learns
+ * the address; and unpinned before the original unmaps it, while the address
+ * can still be translated. What is pinned is what the device was given, the DMA
+ * address, and not the caller's page: with bounce buffers they differ.
+ */
+#include <linux/atomic.h>
+#include <linux/delay.h>
+#include <linux/device.h>
+#include <linux/dma-direct.h>
+#include <linux/dma-map-ops.h>
+#include <linux/dma-mapping.h>
+#include <linux/ftrace.h>
+#include <linux/iommu.h>
+#include <linux/iommu-dma.h>
+#include <linux/memremap.h>
+#include <linux/objtool.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/scatterlist.h>
+#include <linux/static_call.h>
+#include <asm/ibt.h>
+#include <asm/orc_types.h>
+
+#include "filter.h"
+#include "hooks.h"
+#include "table.h"
+
+#ifndef CONFIG_X86_64
+#error "dma_track knows how to hook functions on x86-64 only"
+#endif
+#ifndef CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS
+#error "dma_track needs CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"
+#endif
+#ifndef CONFIG_NEED_DMA_MAP_STATE
+#error "without CONFIG_NEED_DMA_MAP_STATE drivers unmap without an address"
+#endif
+#ifdef CONFIG_DMA_DECLARE_COHERENT
+#error "dma_alloc_*() may return a device's own memory, taken for RAM"
+#endif
+
+enum hook_nr {
+	HOOK_dma_map_page_attrs,
+	HOOK_dma_unmap_page_attrs,
+	HOOK_dma_map_sg_attrs,
+	HOOK_dma_map_sgtable,
+	HOOK_dma_unmap_sg_attrs,
+	HOOK___dma_sync_single_for_cpu,
+	HOOK___dma_sync_sg_for_cpu,
+	HOOK_dma_alloc_attrs,
+	HOOK_dma_free_attrs,
+	HOOK_dma_alloc_pages,
+	HOOK_dma_free_pages,
+	HOOK_dma_alloc_noncontiguous,
+	HOOK_dma_free_noncontiguous,
+	HOOK_dma_set_mask,
+	NR_HOOKS,
+};
+
+/* The functions themselves until they are hooked, then past their entries. */
+DEFINE_STATIC_CALL(original_dma_map_page_attrs, dma_map_page_attrs);
+DEFINE_STATIC_CALL(original_dma_unmap_page_attrs, dma_unmap_page_attrs);
+DEFINE_STATIC_CALL(original_dma_map_sg_attrs, dma_map_sg_attrs);
+DEFINE_STATIC_CALL(original_dma_map_sgtable, dma_map_sgtable);
+DEFINE_STATIC_CALL(original_dma_unmap_sg_attrs, dma_unmap_sg_attrs);
+DEFINE_STATIC_CALL(original___dma_sync_single_for_cpu, __dma_sync_single_for_cpu);
+DEFINE_STATIC_CALL(original___dma_sync_sg_for_cpu, __dma_sync_sg_for_cpu);
+DEFINE_STATIC_CALL(original_dma_alloc_attrs, dma_alloc_attrs);
+DEFINE_STATIC_CALL(original_dma_free_attrs, dma_free_attrs);
+DEFINE_STATIC_CALL(original_dma_alloc_pages, dma_alloc_pages);
+DEFINE_STATIC_CALL(original_dma_free_pages, dma_free_pages);
+DEFINE_STATIC_CALL(original_dma_alloc_noncontiguous, dma_alloc_noncontiguous);
+DEFINE_STATIC_CALL(original_dma_free_noncontiguous, dma_free_noncontiguous);
+DEFINE_STATIC_CALL(original_dma_set_mask, dma_set_mask);
+
+struct hook_counts {
+	u64 maps;
+	u64 unmaps;
+};
+
+static DEFINE_PER_CPU(struct hook_counts, hook_counts);
+
+static struct dma_track_table *table;
+static bool sync_dirty;
+
+/*
+ * Tasks that may sleep inside a hook, in the original. ftrace waits for tasks
+ * that were preempted in a hook, but not for these.
+ */
+static atomic_t nr_sleepers = ATOMIC_INIT(0);
+
+/* The device of the self-test while it runs, and the calls the hooks saw. */
+static struct device *selftest_dev;
+static unsigned int selftest_calls[NR_HOOKS];
+
+/* --- From a DMA address to frames ------------------------------------- */
+
+enum frame_op {
+	PIN_STREAMING,
+	PIN_COHERENT,
+	UNPIN_STREAMING,
+	UNPIN_COHERENT,
+	SYNC,
+};
+
+/* Frames that the table could not pin. A peer's BAR needs no pin. */
+static notrace void frames_not_covered(u64 gfn, u64 nr)
+{
+	for (; nr; nr--, gfn++) {
+		if (pfn_valid(gfn) && is_pci_p2pdma_page(pfn_to_page(gfn)))
+			continue;
+		dma_track_table_give_up(table,
+					VIRTIO_DMA_TRACK_LOST_NO_SECTION);
+		return;
+	}
+}
+
+static __always_inline void frames_do(enum frame_op op, u64 gfn, u64 nr)
+{
+	bool covered = true;
+
+	switch (op) {
+	case PIN_STREAMING:
+		covered = dma_track_table_pin(table, DMA_TRACK_STREAMING, gfn,
+					      nr);
+		break;
+	case PIN_COHERENT:
+		covered = dma_track_table_pin(table, DMA_TRACK_COHERENT, gfn,
+					      nr);
+		break;
+	case UNPIN_STREAMING:
+		dma_track_table_unpin(table, DMA_TRACK_STREAMING, gfn, nr);
+		break;
+	case UNPIN_COHERENT:
+		dma_track_table_unpin(table, DMA_TRACK_COHERENT, gfn, nr);
+		break;
+	case SYNC:
+		dma_track_table_sync(table, gfn, nr);
+		break;
+	}
+	if (unlikely(!covered))
+		frames_not_covered(gfn, nr);
+}
+
+/* Frames that a range of addresses touches. */
+static __always_inline u64 nr_frames(u64 addr, size_t size)
+{
+	return (offset_in_page(addr) + size + PAGE_SIZE - 1) >> PAGE_SHIFT;
+}
+
+/* Behind an IOMMU, neighbours may be anywhere: translate frame by frame. */
+static notrace void iommu_range_do(struct device *dev, enum frame_op op,
+				   dma_addr_t addr, size_t size)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
+	u64 nr = nr_frames(addr, size);
+
+	for (addr &= PAGE_MASK; nr; nr--, addr += PAGE_SIZE) {
+		phys_addr_t phys;
+
+		phys = domain ? iommu_iova_to_phys(domain, addr) : 0;
+		if (phys)
+			frames_do(op, PHYS_PFN(phys), 1);
+		else
+			dma_track_table_give_up(table,
+						VIRTIO_DMA_TRACK_LOST_NO_FRAME);
+	}
+}
+
+static __always_inline void range_do(struct device *dev, enum frame_op op,
+				     dma_addr_t addr, size_t size)
+{
+	phys_addr_t phys;
+
+	if (unlikely(!size))
+		return;
+
+	if (unlikely(use_dma_iommu(dev))) {
+		iommu_range_do(dev, op, addr, size);
+		return;
+	}
+
+	/* dma_map_ops translate as they like. */
+	phys = get_dma_ops(dev) ? (phys_addr_t)-1 : dma_to_phys(dev, addr);
+	if (unlikely(phys == (phys_addr_t)-1)) {
+		dma_track_table_give_up(table, VIRTIO_DMA_TRACK_LOST_NO_FRAME);
+		return;
+	}
+	frames_do(op, PHYS_PFN(phys), nr_frames(phys, size));
+}
+
+/*
+ * The list's entries that stand for memory the device was given. The rest was
+ * merged into them or belongs to peers. The same on map and on unmap, whatever
+ * number of entries was mapped.
+ */
+static __always_inline void sg_do(struct device *dev, enum frame_op op,
+				  struct scatterlist *sgl, int nents)
+{
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg(sgl, sg, nents, i) {
+		if (sg_dma_is_bus_address(sg) ||
+		    sg_dma_address(sg) == DMA_MAPPING_ERROR)
+			continue;
+		range_do(dev, op, sg_dma_address(sg), sg_dma_len(sg));
+	}
+}
+
+/* --- The hooks ---------------------------------------------------------- */
+
+/* Only memory that the device may write matters. */
+static __always_inline bool device_writes(enum dma_data_direction dir)
+{
+	return dir == DMA_FROM_DEVICE || dir == DMA_BIDIRECTIONAL;
+}
+
+static __always_inline void note_call(struct device *dev, enum hook_nr nr)
+{
+	if (unlikely(dev == READ_ONCE(selftest_dev)))
+		selftest_calls[nr]++;
+}
+
+static __always_inline bool counts_map(struct device *dev)
+{
+	if (likely(!dma_track_filter_has(dev)))
+		return false;
+	this_cpu_inc(hook_counts.maps);
+	return true;
+}
+
+static __always_inline bool counts_unmap(struct device *dev)
+{
+	if (likely(!dma_track_filter_has(dev)))
+		return false;
+	this_cpu_inc(hook_counts.unmaps);
+	return true;
+}
+
+static __always_inline bool counts_sync(struct device *dev)
+{
+	return READ_ONCE(table->logging) && READ_ONCE(sync_dirty) &&
+	       dma_track_filter_has(dev);
+}
+
+static __used notrace dma_addr_t
+hooked_dma_map_page_attrs(struct device *dev, struct page *page, size_t offset,
+			  size_t size, enum dma_data_direction dir,
+			  unsigned long attrs)
+{
+	dma_addr_t addr;
+
+	addr = static_call(original_dma_map_page_attrs)(dev, page, offset, size,
+							dir, attrs);
+	note_call(dev, HOOK_dma_map_page_attrs);
+	if (device_writes(dir) && addr != DMA_MAPPING_ERROR && counts_map(dev))
+		range_do(dev, PIN_STREAMING, addr, size);
+	return addr;
+}
+
+static __used notrace void
+hooked_dma_unmap_page_attrs(struct device *dev, dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir, unsigned long attrs)
+{
+	note_call(dev, HOOK_dma_unmap_page_attrs);
+	if (device_writes(dir) && counts_unmap(dev))
+		range_do(dev, UNPIN_STREAMING, addr, size);
+	static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir, attrs);
+}
+
+static __used notrace unsigned int
+hooked_dma_map_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
+			enum dma_data_direction dir, unsigned long attrs)
+{
+	unsigned int mapped;
+
+	mapped = static_call(original_dma_map_sg_attrs)(dev, sg, nents, dir,
+							attrs);
+	note_call(dev, HOOK_dma_map_sg_attrs);
+	if (device_writes(dir) && mapped && counts_map(dev))
+		sg_do(dev, PIN_STREAMING, sg, nents);
+	return mapped;
+}
+
+static __used notrace int
+hooked_dma_map_sgtable(struct device *dev, struct sg_table *sgt,
+		       enum dma_data_direction dir, unsigned long attrs)
+{
+	int rc = static_call(original_dma_map_sgtable)(dev, sgt, dir, attrs);
+
+	note_call(dev, HOOK_dma_map_sgtable);
+	if (device_writes(dir) && !rc && counts_map(dev))
+		sg_do(dev, PIN_STREAMING, sgt->sgl, sgt->orig_nents);
+	return rc;
+}
+
+static __used notrace void
+hooked_dma_unmap_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
+			  enum dma_data_direction dir, unsigned long attrs)
+{
+	note_call(dev, HOOK_dma_unmap_sg_attrs);
+	if (device_writes(dir) && counts_unmap(dev))
+		sg_do(dev, UNPIN_STREAMING, sg, nents);
+	static_call(original_dma_unmap_sg_attrs)(dev, sg, nents, dir, attrs);
+}
+
+/*
+ * After the original, which copies from a bounce buffer: either order is right
+ * for the bounce buffer, and the CPU's copy is in the dirty log anyway.
+ */
+static __used notrace void
+hooked___dma_sync_single_for_cpu(struct device *dev, dma_addr_t addr,
+				 size_t size, enum dma_data_direction dir)
+{
+	static_call(original___dma_sync_single_for_cpu)(dev, addr, size, dir);
+	note_call(dev, HOOK___dma_sync_single_for_cpu);
+	if (device_writes(dir) && counts_sync(dev))
+		range_do(dev, SYNC, addr, size);
+}
+
+static __used notrace void
+hooked___dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sg,
+			     int nelems, enum dma_data_direction dir)
+{
+	static_call(original___dma_sync_sg_for_cpu)(dev, sg, nelems, dir);
+	note_call(dev, HOOK___dma_sync_sg_for_cpu);
+	if (device_writes(dir) && counts_sync(dev))
+		sg_do(dev, SYNC, sg, nelems);
+}
+
+/* Whole pages are allocated, and a device may write past the size asked for. */
+static __used notrace void *
+hooked_dma_alloc_attrs(struct device *dev, size_t size, dma_addr_t *dma_handle,
+		       gfp_t flag, unsigned long attrs)
+{
+	void *cpu_addr;
+
+	atomic_inc(&nr_sleepers);
+	cpu_addr = static_call(original_dma_alloc_attrs)(dev, size, dma_handle,
+							 flag, attrs);
+	note_call(dev, HOOK_dma_alloc_attrs);
+	if (cpu_addr && counts_map(dev))
+		range_do(dev, PIN_COHERENT, *dma_handle, PAGE_ALIGN(size));
+	atomic_dec(&nr_sleepers);
+	return cpu_addr;
+}
+
+static __used notrace void
+hooked_dma_free_attrs(struct device *dev, size_t size, void *cpu_addr,
+		      dma_addr_t dma_handle, unsigned long attrs)
+{
+	atomic_inc(&nr_sleepers);
+	note_call(dev, HOOK_dma_free_attrs);
+	/* Nothing is freed if there is no address. */
+	if (cpu_addr && counts_unmap(dev))
+		range_do(dev, UNPIN_COHERENT, dma_handle, PAGE_ALIGN(size));
+	static_call(original_dma_free_attrs)(dev, size, cpu_addr, dma_handle,
+					     attrs);
+	atomic_dec(&nr_sleepers);
+}
+
+static __used notrace struct page *
+hooked_dma_alloc_pages(struct device *dev, size_t size, dma_addr_t *dma_handle,
+		       enum dma_data_direction dir, gfp_t gfp)
+{
+	struct page *page;
+
+	atomic_inc(&nr_sleepers);
+	page = static_call(original_dma_alloc_pages)(dev, size, dma_handle, dir,
+						     gfp);
+	note_call(dev, HOOK_dma_alloc_pages);
+	if (device_writes(dir) && page && counts_map(dev))
+		range_do(dev, PIN_COHERENT, *dma_handle, PAGE_ALIGN(size));
+	atomic_dec(&nr_sleepers);
+	return page;
+}
+
+static __used notrace void
+hooked_dma_free_pages(struct device *dev, size_t size, struct page *page,
+		      dma_addr_t dma_handle, enum dma_data_direction dir)
+{
+	atomic_inc(&nr_sleepers);
+	note_call(dev, HOOK_dma_free_pages);
+	if (device_writes(dir) && counts_unmap(dev))
+		range_do(dev, UNPIN_COHERENT, dma_handle, PAGE_ALIGN(size));
+	static_call(original_dma_free_pages)(dev, size, page, dma_handle, dir);
+	atomic_dec(&nr_sleepers);
+}
+
+/* One range of DMA addresses, whatever is behind it. */
+static __used notrace struct sg_table *
+hooked_dma_alloc_noncontiguous(struct device *dev, size_t size,
+			       enum dma_data_direction dir, gfp_t gfp,
+			       unsigned long attrs)
+{
+	struct sg_table *sgt;
+
+	atomic_inc(&nr_sleepers);
+	sgt = static_call(original_dma_alloc_noncontiguous)(dev, size, dir, gfp,
+							    attrs);
+	note_call(dev, HOOK_dma_alloc_noncontiguous);
+	if (device_writes(dir) && sgt && counts_map(dev))
+		range_do(dev, PIN_COHERENT, sg_dma_address(sgt->sgl),
+			 PAGE_ALIGN(size));
+	atomic_dec(&nr_sleepers);
+	return sgt;
+}
+
+static __used notrace void
+hooked_dma_free_noncontiguous(struct device *dev, size_t size,
+			      struct sg_table *sgt, enum dma_data_direction dir)
+{
+	atomic_inc(&nr_sleepers);
+	note_call(dev, HOOK_dma_free_noncontiguous);
+	if (device_writes(dir) && counts_unmap(dev))
+		range_do(dev, UNPIN_COHERENT, sg_dma_address(sgt->sgl),
+			 PAGE_ALIGN(size));
+	static_call(original_dma_free_noncontiguous)(dev, size, sgt, dir);
+	atomic_dec(&nr_sleepers);
+}
+
+/* Decides anew whether the device's syncs are skipped. */
+static __used notrace int
+hooked_dma_set_mask(struct device *dev, u64 mask)
+{
+	int rc = static_call(original_dma_set_mask)(dev, mask);
+
+	note_call(dev, HOOK_dma_set_mask);
+	if (READ_ONCE(sync_dirty) && dma_track_filter_has(dev))
+		dma_reset_need_sync(dev);
+	return rc;
+}
+
+/* --- Putting them on ------------------------------------------------------ */
+
+struct hook {
+	const char *name;
+	void *function;
+	void *enter;
+	/* Makes the original be called at this address. */
+	void (*set_original)(unsigned long addr);
+	/* Where ftrace has its call. */
+	unsigned long site;
+	struct ftrace_ops ops;
+};
+
+/*
+ * The trampoline is aligned, because newer kernels read a flag in the address'
+ * lowest bit. The eight bytes are ftrace's return address, of which the
+ * unwinder is told.
+ */
+#define UNWIND_TWO_ADDRESSES \
+	UNWIND_HINT(UNWIND_HINT_TYPE_CALL, ORC_REG_SP, 16, 0)
+#define UNWIND_AS_CALLED \
+	UNWIND_HINT(UNWIND_HINT_TYPE_FUNC, ORC_REG_SP, 8, 0)
+
+#define DEFINE_HOOK(fn)							\
+asm(".pushsection .text, \"ax\", @progbits\n"			\
+	"	.balign	16\n"							\
+	"	.type	enter_" #fn ", @function\n"				\
+	"enter_" #fn ":\n"							\
+	UNWIND_TWO_ADDRESSES						\
+	"	" ASM_ENDBR							\
+	"	addq	$8, %rsp\n"						\
+	UNWIND_AS_CALLED							\
+	"	jmp	hooked_" #fn "\n"					\
+	"	.size	enter_" #fn ", . - enter_" #fn "\n"			\
+	".popsection\n");							\
+									\
+typeof(fn) enter_##fn;							\
+									\
+static void set_original_##fn(unsigned long addr)			\
+{									\
+	static_call_update(original_##fn, (typeof(fn) *)addr);		\
+}
+
+DEFINE_HOOK(dma_map_page_attrs)
+DEFINE_HOOK(dma_unmap_page_attrs)
+DEFINE_HOOK(dma_map_sg_attrs)
+DEFINE_HOOK(dma_map_sgtable)
+DEFINE_HOOK(dma_unmap_sg_attrs)
+DEFINE_HOOK(__dma_sync_single_for_cpu)
+DEFINE_HOOK(__dma_sync_sg_for_cpu)
+DEFINE_HOOK(dma_alloc_attrs)
+DEFINE_HOOK(dma_free_attrs)
+DEFINE_HOOK(dma_alloc_pages)
+DEFINE_HOOK(dma_free_pages)
+DEFINE_HOOK(dma_alloc_noncontiguous)
+DEFINE_HOOK(dma_free_noncontiguous)
+DEFINE_HOOK(dma_set_mask)
+
+#define HOOK(fn)							\
+	[HOOK_##fn] = {							\
+		.name = #fn,						\
+		.function = fn,						\
+		.enter = (void *)enter_##fn,				\
+		.set_original = set_original_##fn,			\
+	}
+
+static struct hook hooks[NR_HOOKS] = {
+	HOOK(dma_map_page_attrs),
+	HOOK(dma_unmap_page_attrs),
+	HOOK(dma_map_sg_attrs),
+	HOOK(dma_map_sgtable),
+	HOOK(dma_unmap_sg_attrs),
+	HOOK(__dma_sync_single_for_cpu),
+	HOOK(__dma_sync_sg_for_cpu),
+	HOOK(dma_alloc_attrs),
+	HOOK(dma_free_attrs),
+	HOOK(dma_alloc_pages),
+	HOOK(dma_free_pages),
+	HOOK(dma_alloc_noncontiguous),
+	HOOK(dma_free_noncontiguous),
+	HOOK(dma_set_mask),
+};
+
+/* ftrace's call, or the nop that holds its place. */
+#define SITE_SIZE	5
+#define SITE_CALL	0xe8
+
+/*
+ * Registering direct calls while ftrace is disabled succeeds and does nothing,
+ * and disabling it later turns them off silently. Both are refused while a
+ * PERMANENT tracer of the plain kind exists. It traces a function of our own
+ * that nobody calls: on a hooked function it would be in the way.
+ */
+static noinline void traced_by_sentinel(void)
+{
+	barrier();
+}
+
+static notrace void sentinel_called(unsigned long ip, unsigned long parent_ip,
+				    struct ftrace_ops *ops,
+				    struct ftrace_regs *fregs)
+{
+}
+
+static struct ftrace_ops sentinel;
+
+static int sentinel_install(void)
+{
+	int rc;
+
+	/* Used once before, they may point to freed filters. */
+	memset(&sentinel, 0, sizeof(sentinel));
+	sentinel.func = sentinel_called;
+	sentinel.flags = FTRACE_OPS_FL_PERMANENT;
+
+	rc = ftrace_set_filter_ip(&sentinel, (unsigned long)traced_by_sentinel,
+				  0, 0);
+	if (rc) {
+		pr_err("own function cannot be traced: %d\n", rc);
+		return rc;
+	}
+
+	rc = register_ftrace_function(&sentinel);
+	if (rc) {
+		if (rc == -EBUSY)
+			pr_err("ftrace is disabled: set kernel.ftrace_enabled to 1\n");
+		else
+			pr_err("ftrace refuses: %d\n", rc);
+		ftrace_free_filter(&sentinel);
+	}
+	return rc;
+}
+
+static void sentinel_remove(void)
+{
+	unregister_ftrace_function(&sentinel);
+	ftrace_free_filter(&sentinel);
+}
+
+static int hook_find_site(struct hook *hook)
+{
+	static const u8 nop5[SITE_SIZE] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
+	u8 *code = hook->function;
+
+	if (IS_ENABLED(CONFIG_X86_KERNEL_IBT) && is_endbr(*(u32 *)code))
+		code += sizeof(u32);
+
+	if (memcmp(code, nop5, sizeof(nop5)) && *code != SITE_CALL) {
+		pr_err("%s does not begin as expected: %*ph\n", hook->name, 12,
+		       hook->function);
+		return -EOPNOTSUPP;
+	}
+	hook->site = (unsigned long)code;
+	return 0;
+}
+
+static bool hook_is_intact(const struct hook *hook)
+{
+	const u8 *code = (const u8 *)hook->site;
+	s32 offset;
+
+	memcpy(&offset, code + 1, sizeof(offset));
+	return *code == SITE_CALL &&
+	       hook->site + SITE_SIZE + offset == (unsigned long)hook->enter;
+}
+
+static int hook_install(struct hook *hook)
+{
+	int rc;
+
+	rc = hook_find_site(hook);
+	if (rc)
+		return rc;
+
+	memset(&hook->ops, 0, sizeof(hook->ops));
+	rc = ftrace_set_filter_ip(&hook->ops, (unsigned long)hook->function, 0,
+				  0);
+	if (rc) {
+		pr_err("%s cannot be traced: %d\n", hook->name, rc);
+		return rc;
+	}
+
+	hook->set_original(hook->site + SITE_SIZE);
+	rc = register_ftrace_direct(&hook->ops, (unsigned long)hook->enter);
+	if (rc) {
+		if (rc == -EBUSY)
+			pr_err("%s is in use by a BPF program or a live patch\n",
+			       hook->name);
+		else
+			pr_err("%s cannot be hooked: %d\n", hook->name, rc);
+		ftrace_free_filter(&hook->ops);
+		return rc;
+	}
+	/* Not before: registering overwrites flags. */
+	hook->ops.flags |= FTRACE_OPS_FL_PERMANENT;
+	return 0;
+}
+
+static void hook_remove(struct hook *hook)
+{
+	unregister_ftrace_direct(&hook->ops, (unsigned long)hook->enter, true);
+}
+
+/* --- Self-test ------------------------------------------------------------ */
+
+static struct page *test_page;
+
+static bool selftest_pinned(enum dma_track_plane plane, phys_addr_t phys)
+{
+	struct dma_track_frame frame = {};
+
+	dma_track_table_read_frame(table, PHYS_PFN(phys), &frame);
+	return plane == DMA_TRACK_STREAMING ? frame.streaming : frame.coherent;
+}
+
+/*
+ * What is pinned must be seen at map and gone at unmap, or the address was not
+ * translated to the right frame.
+ */
+static int selftest_expect(const char *name, bool pinned, bool expected)
+{
+	if (pinned == expected)
+		return 0;
+	pr_err("self-test: frame is%s pinned after %s\n", pinned ? "" : " not",
+	       name);
+	return -EIO;
+}
+
+static int selftest_page(struct device *dev)
+{
+	dma_addr_t addr;
+	bool mapped;
+
+	addr = dma_map_page(dev, test_page, 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	if (dma_mapping_error(dev, addr))
+		return -ENOMEM;
+	dma_sync_single_for_cpu(dev, addr, PAGE_SIZE, DMA_FROM_DEVICE);
+	mapped = selftest_pinned(DMA_TRACK_STREAMING, dma_to_phys(dev, addr));
+	dma_unmap_page(dev, addr, PAGE_SIZE, DMA_FROM_DEVICE);
+	return selftest_expect("dma_map_page", mapped, true) ?:
+	       selftest_expect("dma_unmap_page",
+			       selftest_pinned(DMA_TRACK_STREAMING,
+					       dma_to_phys(dev, addr)), false);
+}
+
+static int selftest_sg(struct device *dev)
+{
+	struct sg_table sgt;
+	phys_addr_t phys;
+	bool mapped;
+	int rc;
+
+	rc = sg_alloc_table(&sgt, 1, GFP_KERNEL);
+	if (rc)
+		return rc;
+	sg_set_page(sgt.sgl, test_page, PAGE_SIZE, 0);
+
+	if (!dma_map_sg(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL)) {
+		rc = -ENOMEM;
+		goto out_free;
+	}
+	dma_sync_sg_for_cpu(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL);
+	phys = dma_to_phys(dev, sg_dma_address(sgt.sgl));
+	mapped = selftest_pinned(DMA_TRACK_STREAMING, phys);
+	dma_unmap_sg(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL);
+	rc = selftest_expect("dma_map_sg", mapped, true) ?:
+	     selftest_expect("dma_unmap_sg",
+			     selftest_pinned(DMA_TRACK_STREAMING, phys), false);
+	/* The unmap is to be counted once, by one of the two. */
+	selftest_calls[HOOK_dma_unmap_sg_attrs]--;
+	if (rc)
+		goto out_free;
+
+	rc = dma_map_sgtable(dev, &sgt, DMA_FROM_DEVICE, 0);
+	if (rc)
+		goto out_free;
+	phys = dma_to_phys(dev, sg_dma_address(sgt.sgl));
+	mapped = selftest_pinned(DMA_TRACK_STREAMING, phys);
+	dma_unmap_sgtable(dev, &sgt, DMA_FROM_DEVICE, 0);
+	rc = selftest_expect("dma_map_sgtable", mapped, true) ?:
+	     selftest_expect("dma_unmap_sgtable",
+			     selftest_pinned(DMA_TRACK_STREAMING, phys), false);
+out_free:
+	sg_free_table(&sgt);
+	return rc;
+}
+
+static int selftest_alloc(struct device *dev)
+{
+	dma_addr_t addr;
+	void *cpu_addr;
+	bool mapped;
+
+	cpu_addr = dma_alloc_attrs(dev, PAGE_SIZE, &addr, GFP_KERNEL, 0);
+	if (!cpu_addr)
+		return -ENOMEM;
+	mapped = selftest_pinned(DMA_TRACK_COHERENT, dma_to_phys(dev, addr));
+	dma_free_attrs(dev, PAGE_SIZE, cpu_addr, addr, 0);
+	return selftest_expect("dma_alloc_attrs", mapped, true) ?:
+	       selftest_expect("dma_free_attrs",
+			       selftest_pinned(DMA_TRACK_COHERENT,
+					       dma_to_phys(dev, addr)), false);
+}
+
+static int selftest_alloc_pages(struct device *dev)
+{
+	struct page *page;
+	dma_addr_t addr;
+	bool mapped;
+
+	page = dma_alloc_pages(dev, PAGE_SIZE, &addr, DMA_FROM_DEVICE,
+			       GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	mapped = selftest_pinned(DMA_TRACK_COHERENT, dma_to_phys(dev, addr));
+	dma_free_pages(dev, PAGE_SIZE, page, addr, DMA_FROM_DEVICE);
+	return selftest_expect("dma_alloc_pages", mapped, true) ?:
+	       selftest_expect("dma_free_pages",
+			       selftest_pinned(DMA_TRACK_COHERENT,
+					       dma_to_phys(dev, addr)), false);
+}
+
+static int selftest_noncontiguous(struct device *dev)
+{
+	struct sg_table *sgt;
+	phys_addr_t phys;
+	bool mapped;
+
+	sgt = dma_alloc_noncontiguous(dev, PAGE_SIZE, DMA_FROM_DEVICE,
+				      GFP_KERNEL, 0);
+	if (!sgt)
+		return -ENOMEM;
+	phys = dma_to_phys(dev, sg_dma_address(sgt->sgl));
+	mapped = selftest_pinned(DMA_TRACK_COHERENT, phys);
+	dma_free_noncontiguous(dev, PAGE_SIZE, sgt, DMA_FROM_DEVICE);
+	return selftest_expect("dma_alloc_noncontiguous", mapped, true) ?:
+	       selftest_expect("dma_free_noncontiguous",
+			       selftest_pinned(DMA_TRACK_COHERENT, phys),
+			       false);
+}
+
+static int selftest_calls_seen(void)
+{
+	int i, rc = 0;
+
+	for (i = 0; i < NR_HOOKS; i++) {
+		if (selftest_calls[i] == 1 && hook_is_intact(&hooks[i]))
+			continue;
+		pr_err("self-test: one call of %s was seen %u times\n",
+		       hooks[i].name, selftest_calls[i]);
+		rc = -EIO;
+	}
+	return rc;
+}
+
+static int selftest_run(struct device *dev)
+{
+	int rc;
+
+	dev->dma_mask = &dev->coherent_dma_mask;
+	rc = dma_set_mask(dev, DMA_BIT_MASK(64));
+	if (rc)
+		return rc;
+	/* So that syncs are called. */
+	dma_reset_need_sync(dev);
+
+	return selftest_page(dev) ?:
+	       selftest_sg(dev) ?:
+	       selftest_alloc(dev) ?:
+	       selftest_alloc_pages(dev) ?:
+	       selftest_noncontiguous(dev) ?:
+	       selftest_calls_seen();
+}
+
+static int test_hooks(void)
+{
+	struct device *dev;
+	int rc = -ENOMEM;
+
+	test_page = alloc_page(GFP_KERNEL);
+	if (!test_page)
+		return -ENOMEM;
+
+	dev = root_device_register("dma-track-selftest");
+	if (IS_ERR(dev)) {
+		rc = PTR_ERR(dev);
+		goto out_free;
+	}
+
+	rc = dma_track_filter_add(dev);
+	if (rc)
+		goto out_unregister;
+
+	memset(selftest_calls, 0, sizeof(selftest_calls));
+	WRITE_ONCE(selftest_dev, dev);
+	rc = selftest_run(dev);
+	WRITE_ONCE(selftest_dev, NULL);
+	if (rc)
+		pr_err("self-test failed: %d\n", rc);
+
+	dma_track_filter_remove(dev);
+out_unregister:
+	root_device_unregister(dev);
+out_free:
+	__free_page(test_page);
+	return rc;
+}
+
+/* --- What others see ------------------------------------------------------ */
+
+bool dma_track_hooks_intact(void)
+{
+	int i;
+
+	for (i = 0; i < NR_HOOKS; i++)
+		if (!hook_is_intact(&hooks[i])) {
+			pr_warn_ratelimited("%s is traced by somebody else: mappings may be missed\n",
+					    hooks[i].name);
+			return false;
+		}
+	return true;
+}
+
+void dma_track_hooks_set_sync_dirty(bool on)
+{
+	WRITE_ONCE(sync_dirty, on);
+}
+
+void dma_track_hooks_prepare_device(struct device *dev)
+{
+	if (READ_ONCE(sync_dirty))
+		dma_reset_need_sync(dev);
+}
+
+void dma_track_hooks_read_counts(u64 *maps, u64 *unmaps)
+{
+	int cpu;
+
+	*maps = 0;
+	*unmaps = 0;
+	for_each_possible_cpu(cpu) {
+		*maps += READ_ONCE(per_cpu(hook_counts.maps, cpu));
+		*unmaps += READ_ONCE(per_cpu(hook_counts.unmaps, cpu));
+	}
+}
+
+static void remove_first(int nr)
+{
+	while (nr--)
+		hook_remove(&hooks[nr]);
+	sentinel_remove();
+
+	/*
+	 * No task enters a hook any more. Those that were preempted in one have
+	 * left; those that sleep in an original come back to us, and are gone
+	 * when they have passed a quiescent state after that.
+	 */
+	while (atomic_read(&nr_sleepers))
+		msleep(20);
+	synchronize_rcu_tasks();
+}
+
+int dma_track_hooks_install(struct dma_track_table *t)
+{
+	int i, rc;
+
+	table = t;
+	rc = sentinel_install();
+	if (rc)
+		return rc;
+
+	for (i = 0; i < NR_HOOKS; i++) {
+		rc = hook_install(&hooks[i]);
+		if (rc)
+			goto out_remove;
+	}
+
+	rc = test_hooks();
+	if (rc)
+		goto out_remove;
+	return 0;
+
+out_remove:
+	remove_first(i);
+	return rc;
+}
+
+void dma_track_hooks_remove(void)
+{
+	remove_first(NR_HOOKS);
+}

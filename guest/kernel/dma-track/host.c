@@ -1,0 +1,841 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The conversation with the host
+ *
+ * Requests go to the host in a virtqueue, any number at a time: an UNFENCE may
+ * take as long as the reset of a function, and a sign of life must not wait for
+ * it. A request that is given up stays allocated until the device returns it.
+ *
+ * The host speaks through the configuration space, see config_work().
+ */
+#include <linux/bitmap.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+#include <linux/srcu.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "devices.h"
+#include "hooks.h"
+#include "host.h"
+#include "table.h"
+
+/*
+ * How long the host may take to answer. Requests are answered by the host's
+ * main loop, which can be busy for seconds at the end of a migration; UNFENCE
+ * includes a reset, for which PCIe allows a function a minute.
+ */
+#define ANSWER_TIMEOUT	(30 * HZ)
+#define UNFENCE_TIMEOUT	(90 * HZ)
+/* How often to look whether the device broke: that wakes up nobody. */
+#define BROKEN_POLL	HZ
+
+/**
+ * struct host - one virtio device
+ * @vdev: the device
+ * @vq: the request queue, or NULL while not connected
+ * @vq_lock: guards @vq and request.done
+ * @answered: woken for each answer, and when @closing is set
+ * @closing: the device goes away: do not wait for it
+ * @sections: serialises publishing
+ * @work: follows the configuration space; one at a time
+ * @reports: entries of the status page that the host is to look at
+ * @phase: VIRTIO_DMA_TRACK_PHASE_* in force; written by @work
+ * @phase_seq: acknowledged last; written by @work
+ * @held: the module is kept loaded; written by @work
+ */
+struct host {
+	struct virtio_device *vdev;
+	struct virtqueue *vq;
+	spinlock_t vq_lock; /* vq, request.done */
+	wait_queue_head_t answered;
+	bool closing;
+	struct mutex sections; /* publishing */
+	struct work_struct work;
+	DECLARE_BITMAP(reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
+	u32 phase;
+	u32 phase_seq;
+	bool held;
+};
+
+/**
+ * struct request - a request and its answer, as the device sees them
+ * @resp: written by the device
+ * @done: the device has returned it
+ * @abandoned: nobody waits any more: whoever gets it back frees it
+ * @size: bytes of @req
+ * @req: read by the device
+ */
+struct request {
+	struct virtio_dma_track_resp resp;
+	bool done;
+	bool abandoned;
+	size_t size;
+	struct virtio_dma_track_req req;
+};
+
+static struct dma_track_table *table;
+static struct virtio_dma_track_status *status;
+
+/*
+ * The one host, or NULL. Set when it is connected. Whoever uses it holds
+ * host_srcu, which ends soon after closing is set.
+ */
+static struct host __rcu *the_host;
+DEFINE_STATIC_SRCU(host_srcu);
+/* Serialises connecting and disconnecting. Taken before host.sections. */
+static DEFINE_MUTEX(connect_mutex);
+
+/* --- Requests ------------------------------------------------------------- */
+
+static int status_to_errno(u16 answer)
+{
+	static const int errnos[] = {
+		[VIRTIO_DMA_TRACK_OK] = 0,
+		[VIRTIO_DMA_TRACK_E_TYPE] = -EOPNOTSUPP,
+		[VIRTIO_DMA_TRACK_E_FIELD] = -EINVAL,
+		[VIRTIO_DMA_TRACK_E_STATE] = -EPERM,
+		[VIRTIO_DMA_TRACK_E_NOT_RAM] = -EFAULT,
+		[VIRTIO_DMA_TRACK_E_EXISTS] = -EEXIST,
+		[VIRTIO_DMA_TRACK_E_NO_SECTION] = -ENOENT,
+		[VIRTIO_DMA_TRACK_E_EMPTY] = -ENODATA,
+		[VIRTIO_DMA_TRACK_E_NO_FUNCTION] = -ENXIO,
+		[VIRTIO_DMA_TRACK_E_STALE] = -ESTALE,
+		[VIRTIO_DMA_TRACK_E_BUSY] = -EBUSY,
+		[VIRTIO_DMA_TRACK_E_RESET] = -EIO,
+	};
+
+	return answer < ARRAY_SIZE(errnos) ? errnos[answer] : -EPROTO;
+}
+
+/* A request with a payload of that many bytes, zeroed. */
+static struct request *request_alloc(u16 type, u32 nr_entries, size_t payload)
+{
+	size_t size = offsetof(struct virtio_dma_track_req, setup) + payload;
+	struct request *request;
+
+	request = kzalloc(offsetof(struct request, req) +
+			  max(size, sizeof(struct virtio_dma_track_req)),
+			  GFP_KERNEL);
+	if (!request)
+		return NULL;
+
+	request->size = size;
+	request->req.type = cpu_to_le16(type);
+	request->req.nr_entries = cpu_to_le32(nr_entries);
+	/* What a device that answers with nothing is taken to say. */
+	request->resp.status = cpu_to_le16(U16_MAX);
+	return request;
+}
+
+static void request_queue_answered(struct virtqueue *vq)
+{
+	struct host *host = vq->vdev->priv;
+	struct request *request;
+	unsigned long flags;
+	unsigned int len;
+
+	spin_lock_irqsave(&host->vq_lock, flags);
+	while ((request = virtqueue_get_buf(vq, &len))) {
+		request->done = true;
+		if (request->abandoned)
+			kfree(request);
+	}
+	spin_unlock_irqrestore(&host->vq_lock, flags);
+	wake_up_all(&host->answered);
+}
+
+/* -ENOSPC: the queue is full; try again when something is answered. */
+static int request_submit(struct host *host, struct request *request)
+{
+	struct scatterlist out, in, *sgs[] = { &out, &in };
+	unsigned long flags;
+	int rc;
+
+	sg_init_one(&out, &request->req, request->size);
+	sg_init_one(&in, &request->resp, sizeof(request->resp));
+
+	spin_lock_irqsave(&host->vq_lock, flags);
+	rc = host->closing ? -ENODEV :
+	     virtqueue_add_sgs(host->vq, sgs, 1, 1, request, GFP_ATOMIC);
+	if (!rc)
+		virtqueue_kick(host->vq);
+	spin_unlock_irqrestore(&host->vq_lock, flags);
+	return rc;
+}
+
+static bool host_is_gone(struct host *host)
+{
+	return READ_ONCE(host->closing) || virtqueue_is_broken(host->vq);
+}
+
+static bool host_has_room(struct host *host)
+{
+	return READ_ONCE(host->vq->num_free) >= 2;
+}
+
+static int request_submit_when_room(struct host *host, struct request *request,
+				    unsigned long deadline)
+{
+	int rc;
+
+	for (;;) {
+		rc = request_submit(host, request);
+		if (rc != -ENOSPC)
+			return rc == -EIO ? -ENODEV : rc;
+		if (host_is_gone(host))
+			return -ENODEV;
+		if (time_after(jiffies, deadline))
+			return -ETIMEDOUT;
+		wait_event_timeout(host->answered,
+				   host_has_room(host) || host_is_gone(host),
+				   BROKEN_POLL);
+	}
+}
+
+static void request_wait(struct host *host, struct request *request,
+			 unsigned long deadline)
+{
+	while (!READ_ONCE(request->done) && !host_is_gone(host) &&
+	       time_before(jiffies, deadline))
+		wait_event_timeout(host->answered,
+				   READ_ONCE(request->done) ||
+				   host_is_gone(host), BROKEN_POLL);
+}
+
+/* Takes the request. */
+static int request_finish(struct host *host, struct request *request)
+{
+	unsigned long flags;
+	bool done;
+	int rc;
+
+	spin_lock_irqsave(&host->vq_lock, flags);
+	done = request->done;
+	request->abandoned = !done;
+	spin_unlock_irqrestore(&host->vq_lock, flags);
+
+	if (!done)
+		return host_is_gone(host) ? -ENODEV : -ETIMEDOUT;
+
+	rc = status_to_errno(le16_to_cpu(request->resp.status));
+	kfree(request);
+	return rc;
+}
+
+static void refresh_counters(void)
+{
+	struct dma_track_table_stats stats;
+	u64 maps, unmaps;
+
+	dma_track_hooks_read_counts(&maps, &unmaps);
+	dma_track_table_read_stats(table, &stats);
+	WRITE_ONCE(status->maps, cpu_to_le64(maps));
+	WRITE_ONCE(status->unmaps, cpu_to_le64(unmaps));
+	WRITE_ONCE(status->dirtied, cpu_to_le64(stats.dirtied));
+	WRITE_ONCE(status->saturated, cpu_to_le64(stats.saturated));
+	WRITE_ONCE(status->unknown_unmaps, cpu_to_le64(stats.unknown_unmaps));
+	WRITE_ONCE(status->undirtied, cpu_to_le64(stats.undirtied));
+}
+
+/* Takes the request; see host.h for what it returns. */
+static int request_send(struct host *host, struct request *request,
+			unsigned long timeout)
+{
+	unsigned long deadline = jiffies + timeout;
+	int rc;
+
+	refresh_counters();
+	rc = request_submit_when_room(host, request, deadline);
+	if (rc) {
+		kfree(request);
+		return rc;
+	}
+
+	request_wait(host, request, deadline);
+	return request_finish(host, request);
+}
+
+/* --- Sections ------------------------------------------------------------- */
+
+static int publish(struct host *host, struct dma_track_section **sections,
+		   unsigned int nr)
+{
+	struct virtio_dma_track_req_publish *entry;
+	struct request *request;
+	unsigned int i;
+	int rc;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_PUBLISH, nr,
+				nr * sizeof(*entry));
+	if (!request)
+		return -ENOMEM;
+
+	for (i = 0; i < nr; i++) {
+		__le64 **planes = sections[i]->planes;
+		phys_addr_t phys[DMA_TRACK_NR_PLANES] = {
+			virt_to_phys(planes[DMA_TRACK_STREAMING]),
+			virt_to_phys(planes[DMA_TRACK_COHERENT]),
+		};
+
+		entry = &request->req.publish[i];
+		entry->section = cpu_to_le32(sections[i]->nr);
+		entry->streaming = cpu_to_le64(phys[DMA_TRACK_STREAMING]);
+		entry->coherent = cpu_to_le64(phys[DMA_TRACK_COHERENT]);
+	}
+
+	rc = request_send(host, request, ANSWER_TIMEOUT);
+	if (rc)
+		return rc;
+
+	for (i = 0; i < nr; i++)
+		WRITE_ONCE(sections[i]->accepted, true);
+	return 0;
+}
+
+/*
+ * A section in which the host knows no RAM is left out: what the guest takes
+ * for RAM there is none that moves. The request says nothing of which one it
+ * is, so ask for each.
+ */
+static int publish_known(struct host *host, struct dma_track_section **sections,
+			 unsigned int nr)
+{
+	unsigned int i;
+	int rc;
+
+	rc = publish(host, sections, nr);
+	if (rc != -ENODATA)
+		return rc;
+
+	for (i = 0; i < nr; i++) {
+		rc = publish(host, &sections[i], 1);
+		if (rc == -ENODATA)
+			dev_warn(&host->vdev->dev,
+				 "the host knows no memory in section 0x%x\n",
+				 sections[i]->nr);
+		else if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static int publish_sections(struct host *host)
+{
+	struct dma_track_section **batch, *section;
+	unsigned int nr = 0;
+	u32 from = 0;
+	int rc = 0;
+
+	lockdep_assert_held(&host->sections);
+
+	batch = kcalloc(VIRTIO_DMA_TRACK_MAX_ENTRIES, sizeof(*batch),
+			GFP_KERNEL);
+	if (!batch)
+		return -ENOMEM;
+
+	while ((section = dma_track_table_next(table, from))) {
+		from = section->nr + 1;
+		if (!section->accepted)
+			batch[nr++] = section;
+		if (nr < VIRTIO_DMA_TRACK_MAX_ENTRIES)
+			continue;
+		rc = publish_known(host, batch, nr);
+		if (rc)
+			goto out;
+		nr = 0;
+	}
+	if (nr)
+		rc = publish_known(host, batch, nr);
+out:
+	kfree(batch);
+	return rc;
+}
+
+int dma_track_host_publish(void)
+{
+	struct host *host;
+	int idx, rc = 0;
+
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	if (host) {
+		mutex_lock(&host->sections);
+		rc = publish_sections(host);
+		mutex_unlock(&host->sections);
+	}
+	srcu_read_unlock(&host_srcu, idx);
+	return rc;
+}
+
+/* --- The configuration space ------------------------------------------------ */
+
+static void read_config(struct host *host, void *to, size_t size)
+{
+	/* Again until no change came between. Four bytes at a time. */
+	__virtio_cread_many(host->vdev, 0, to, size / 4, 4);
+}
+
+static void send_ack(struct host *host, u32 phase_seq)
+{
+	struct request *request;
+	int rc = -ENOMEM;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_ACK, 1,
+				sizeof(request->req.ack));
+	if (request) {
+		request->req.ack.phase_seq = cpu_to_le32(phase_seq);
+		rc = request_send(host, request, ANSWER_TIMEOUT);
+	}
+	/* Stale: the next phase is in the configuration space already. */
+	if (rc && rc != -ESTALE && !host_is_gone(host))
+		dev_warn(&host->vdev->dev, "no answer to ACK: %d\n", rc);
+}
+
+static void send_alive(struct host *host,
+		       const struct virtio_dma_track_config *config)
+{
+	struct request *request;
+	int rc = -ENOMEM;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_ALIVE, 1,
+				sizeof(request->req.alive));
+	if (request) {
+		request->req.alive.alive_seq = config->alive_seq;
+		request->req.alive.reset_seq = config->reset_seq;
+		rc = request_send(host, request, ANSWER_TIMEOUT);
+	}
+	if (rc && rc != -ESTALE && !host_is_gone(host))
+		dev_warn(&host->vdev->dev, "no answer to ALIVE: %d\n", rc);
+}
+
+/*
+ * While the host logs, the hooks must stay. Returns false if the module is being
+ * unloaded already.
+ */
+static bool hold_module(struct host *host)
+{
+	if (!host->held)
+		host->held = try_module_get(THIS_MODULE);
+	return host->held;
+}
+
+static void let_go_of_module(struct host *host)
+{
+	if (host->held)
+		module_put(THIS_MODULE);
+	host->held = false;
+}
+
+static void follow_phase(struct host *host,
+			 const struct virtio_dma_track_config *config)
+{
+	u32 phase = le32_to_cpu(config->phase);
+	bool logging = phase == VIRTIO_DMA_TRACK_PHASE_LOGGING;
+
+	/* Not acknowledged, the phase does not begin. */
+	if (logging && !hold_module(host))
+		return;
+	/*
+	 * Mappings may have been missed since the last look. Also when the
+	 * phase is not new: ALIVE is asked for just before the vCPUs stop.
+	 */
+	if (logging && !dma_track_hooks_intact())
+		dma_track_table_give_up(table, VIRTIO_DMA_TRACK_LOST_HOOK);
+	dma_track_table_set_logging(table, logging);
+	host->phase = phase;
+	send_ack(host, le32_to_cpu(config->phase_seq));
+	host->phase_seq = le32_to_cpu(config->phase_seq);
+	if (!logging)
+		let_go_of_module(host);
+}
+
+static void send_reports(struct host *host)
+{
+	unsigned int index;
+
+	for_each_set_bit(index, host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS) {
+		struct request *request;
+		int rc = -ENOMEM;
+
+		/* First: it may change again. */
+		clear_bit(index, host->reports);
+		request = request_alloc(VIRTIO_DMA_TRACK_REQ_FUNCTION, 1,
+					sizeof(request->req.function));
+		if (request) {
+			request->req.function.index = cpu_to_le32(index);
+			rc = request_send(host, request, ANSWER_TIMEOUT);
+		}
+		/* The host reads the page itself when it matters. */
+		if (rc && !host_is_gone(host))
+			dev_warn(&host->vdev->dev,
+				 "no answer to FUNCTION: %d\n", rc);
+	}
+}
+
+/*
+ * Acts on what the configuration space says now, and answers even if nothing is
+ * new: an interrupt means that the host wants to hear, and it repeats it until
+ * it does.
+ */
+static void config_work(struct work_struct *work)
+{
+	struct host *host = container_of(work, struct host, work);
+	struct virtio_dma_track_config config;
+
+	/* Too early; comes again when connected. */
+	if (rcu_access_pointer(the_host) != host)
+		return;
+
+	read_config(host, &config,
+		    offsetof(struct virtio_dma_track_config, functions));
+	follow_phase(host, &config);
+	/* Begins to restore what was reset; does not wait for it. */
+	dma_track_devices_look();
+	send_alive(host, &config);
+	send_reports(host);
+}
+
+static void host_config_changed(struct virtio_device *vdev)
+{
+	struct host *host = vdev->priv;
+
+	queue_work(system_highpri_wq, &host->work);
+}
+
+void dma_track_host_report_function(unsigned int index)
+{
+	struct host *host;
+	int idx;
+
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	/* Connecting reports all entries. */
+	if (host) {
+		set_bit(index, host->reports);
+		queue_work(system_highpri_wq, &host->work);
+	}
+	srcu_read_unlock(&host_srcu, idx);
+}
+
+static u32 read_functions(struct virtio_dma_track_config *config)
+{
+	struct host *host;
+	u32 nr = 0;
+	int idx;
+
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	if (host && !host_is_gone(host)) {
+		read_config(host, config, sizeof(*config));
+		nr = min_t(u32, le32_to_cpu(config->nr_functions),
+			   ARRAY_SIZE(config->functions));
+	}
+	srcu_read_unlock(&host_srcu, idx);
+	return nr;
+}
+
+bool dma_track_host_find_function(u32 sbdf, u32 *generation)
+{
+	struct virtio_dma_track_config config;
+	u32 i, nr = read_functions(&config);
+
+	for (i = 0; i < nr; i++)
+		if (le32_to_cpu(config.functions[i].sbdf) == sbdf) {
+			*generation =
+				le32_to_cpu(config.functions[i].generation);
+			return true;
+		}
+	return false;
+}
+
+bool dma_track_host_function_at(unsigned int index, u32 *sbdf)
+{
+	struct virtio_dma_track_config config;
+
+	if (index >= read_functions(&config))
+		return false;
+	*sbdf = le32_to_cpu(config.functions[index].sbdf);
+	return true;
+}
+
+/* --- Restore --------------------------------------------------------------- */
+
+/* Takes the request, which may be NULL. */
+static int send_to_host(struct request *request, unsigned long timeout)
+{
+	struct host *host;
+	int idx, rc = -ENODEV;
+
+	if (!request)
+		return -ENOMEM;
+
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	if (host)
+		rc = request_send(host, request, timeout);
+	else
+		kfree(request);
+	srcu_read_unlock(&host_srcu, idx);
+	return rc;
+}
+
+int dma_track_host_unfence(u32 sbdf, u32 generation)
+{
+	struct request *request;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_UNFENCE, 1,
+				sizeof(request->req.unfence));
+	if (request) {
+		request->req.unfence.sbdf = cpu_to_le32(sbdf);
+		request->req.unfence.generation = cpu_to_le32(generation);
+	}
+	return send_to_host(request, UNFENCE_TIMEOUT);
+}
+
+int dma_track_host_restored(u32 sbdf, u32 generation, u32 result)
+{
+	struct request *request;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_RESTORED, 1,
+				sizeof(request->req.restored));
+	if (request) {
+		request->req.restored.sbdf = cpu_to_le32(sbdf);
+		request->req.restored.generation = cpu_to_le32(generation);
+		request->req.restored.result = cpu_to_le32(result);
+	}
+	return send_to_host(request, ANSWER_TIMEOUT);
+}
+
+/* --- Coming and going -------------------------------------------------------- */
+
+static int set_up(struct host *host)
+{
+	struct request *request;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_SETUP, 1,
+				sizeof(request->req.setup));
+	if (!request)
+		return -ENOMEM;
+	request->req.setup.status = cpu_to_le64(virt_to_phys(status));
+	return request_send(host, request, ANSWER_TIMEOUT);
+}
+
+static int publish_and_connect(struct host *host)
+{
+	int rc;
+
+	/* So that no section is added between the two. */
+	mutex_lock(&host->sections);
+	rc = publish_sections(host);
+	if (!rc) {
+		dma_track_table_connect(table);
+		rcu_assign_pointer(the_host, host);
+	}
+	mutex_unlock(&host->sections);
+	return rc;
+}
+
+static void close_queue(struct host *host)
+{
+	struct request *request;
+	unsigned long flags;
+
+	/* Nobody submits any more, and those who wait stop waiting. */
+	spin_lock_irqsave(&host->vq_lock, flags);
+	WRITE_ONCE(host->closing, true);
+	spin_unlock_irqrestore(&host->vq_lock, flags);
+	wake_up_all(&host->answered);
+
+	rcu_assign_pointer(the_host, NULL);
+	synchronize_srcu(&host_srcu);
+
+	virtio_reset_device(host->vdev);
+	cancel_work_sync(&host->work);
+	while ((request = virtqueue_detach_unused_buf(host->vq)))
+		kfree(request);
+	host->vdev->config->del_vqs(host->vdev);
+	host->vq = NULL;
+}
+
+static int connect(struct host *host)
+{
+	struct virtio_device *vdev = host->vdev;
+	struct virtqueue *vq;
+	bool sync_dirty;
+	int rc;
+
+	host->closing = false;
+	vq = virtio_find_single_vq(vdev, request_queue_answered, "request");
+	if (IS_ERR(vq))
+		return PTR_ERR(vq);
+	host->vq = vq;
+
+	virtio_device_ready(vdev);
+
+	rc = set_up(host);
+	if (rc) {
+		dev_err(&vdev->dev, "the host refuses the status page: %d\n",
+			rc);
+		goto out_close;
+	}
+
+	sync_dirty = virtio_has_feature(vdev, VIRTIO_DMA_TRACK_F_SYNC_DIRTY);
+	dma_track_hooks_set_sync_dirty(sync_dirty);
+
+	rc = publish_and_connect(host);
+	if (rc) {
+		dev_err(&vdev->dev, "the host refuses the planes: %d\n", rc);
+		goto out_disconnect;
+	}
+
+	/* The phase, functions by name, and what became of functions so far. */
+	bitmap_zero(host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
+	dma_track_devices_report();
+	queue_work(system_highpri_wq, &host->work);
+	return 0;
+
+out_disconnect:
+	dma_track_hooks_set_sync_dirty(false);
+	dma_track_table_disconnect(table);
+out_close:
+	close_queue(host);
+	return rc;
+}
+
+static void disconnect(struct host *host)
+{
+	/* It could not be connected again after a freeze. */
+	if (!host->vq)
+		return;
+
+	close_queue(host);
+	/* After the reset: until then the host reads the planes. */
+	dma_track_table_disconnect(table);
+	dma_track_hooks_set_sync_dirty(false);
+	let_go_of_module(host);
+	host->phase = VIRTIO_DMA_TRACK_PHASE_IDLE;
+}
+
+static int host_probe(struct virtio_device *vdev)
+{
+	struct host *host;
+	int rc;
+
+	if (!virtio_has_feature(vdev, VIRTIO_F_VERSION_1))
+		return -ENODEV;
+
+	host = kzalloc(sizeof(*host), GFP_KERNEL);
+	if (!host)
+		return -ENOMEM;
+
+	host->vdev = vdev;
+	spin_lock_init(&host->vq_lock);
+	init_waitqueue_head(&host->answered);
+	mutex_init(&host->sections);
+	INIT_WORK(&host->work, config_work);
+	vdev->priv = host;
+
+	mutex_lock(&connect_mutex);
+	rc = rcu_access_pointer(the_host) ? -EBUSY : connect(host);
+	mutex_unlock(&connect_mutex);
+	if (rc) {
+		vdev->priv = NULL;
+		kfree(host);
+	}
+	return rc;
+}
+
+static void host_remove(struct virtio_device *vdev)
+{
+	struct host *host = vdev->priv;
+
+	mutex_lock(&connect_mutex);
+	disconnect(host);
+	mutex_unlock(&connect_mutex);
+	vdev->priv = NULL;
+	kfree(host);
+}
+
+#ifdef CONFIG_PM_SLEEP
+static int host_freeze(struct virtio_device *vdev)
+{
+	mutex_lock(&connect_mutex);
+	disconnect(vdev->priv);
+	mutex_unlock(&connect_mutex);
+	return 0;
+}
+
+static int host_restore(struct virtio_device *vdev)
+{
+	int rc;
+
+	mutex_lock(&connect_mutex);
+	rc = connect(vdev->priv);
+	mutex_unlock(&connect_mutex);
+	return rc;
+}
+#endif
+
+void dma_track_host_read_state(struct dma_track_host_state *state)
+{
+	struct host *host;
+	int idx;
+
+	*state = (struct dma_track_host_state) {};
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	if (host) {
+		state->connected = true;
+		state->sync_dirty =
+			virtio_has_feature(host->vdev,
+					   VIRTIO_DMA_TRACK_F_SYNC_DIRTY);
+		state->phase = READ_ONCE(host->phase);
+		state->phase_seq = READ_ONCE(host->phase_seq);
+	}
+	srcu_read_unlock(&host_srcu, idx);
+}
+
+static const struct virtio_device_id host_ids[] = {
+	{ VIRTIO_ID_DMA_TRACK, VIRTIO_DEV_ANY_ID },
+	{}
+};
+MODULE_DEVICE_TABLE(virtio, host_ids);
+
+static const unsigned int host_features[] = { VIRTIO_DMA_TRACK_F_SYNC_DIRTY };
+
+static struct virtio_driver host_driver = {
+	.driver.name = KBUILD_MODNAME,
+	.id_table = host_ids,
+	.feature_table = host_features,
+	.feature_table_size = ARRAY_SIZE(host_features),
+	.probe = host_probe,
+	.remove = host_remove,
+	.config_changed = host_config_changed,
+#ifdef CONFIG_PM_SLEEP
+	.freeze = host_freeze,
+	.restore = host_restore,
+#endif
+};
+
+int dma_track_host_start(struct dma_track_table *t,
+			 struct virtio_dma_track_status *s)
+{
+	BUILD_BUG_ON(sizeof(struct virtio_dma_track_config) != 280);
+	BUILD_BUG_ON(sizeof(struct virtio_dma_track_req_publish) != 24);
+	BUILD_BUG_ON(sizeof(struct virtio_dma_track_resp) != 8);
+	BUILD_BUG_ON(sizeof(struct virtio_dma_track_status) > PAGE_SIZE);
+
+	table = t;
+	status = s;
+	return register_virtio_driver(&host_driver);
+}
+
+void dma_track_host_stop(void)
+{
+	unregister_virtio_driver(&host_driver);
+}

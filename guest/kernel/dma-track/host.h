@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The conversation with the host
+ *
+ * Functions that ask the host something may sleep. They return -ENODEV if there
+ * is no host, or if it goes away while they wait; -ETIMEDOUT if it does not
+ * answer; otherwise what its answer means:
+ *
+ *	0		VIRTIO_DMA_TRACK_OK
+ *	-EOPNOTSUPP	VIRTIO_DMA_TRACK_E_TYPE
+ *	-EINVAL		VIRTIO_DMA_TRACK_E_FIELD
+ *	-EPERM		VIRTIO_DMA_TRACK_E_STATE
+ *	-EFAULT		VIRTIO_DMA_TRACK_E_NOT_RAM
+ *	-EEXIST		VIRTIO_DMA_TRACK_E_EXISTS
+ *	-ENOENT		VIRTIO_DMA_TRACK_E_NO_SECTION
+ *	-ENODATA	VIRTIO_DMA_TRACK_E_EMPTY
+ *	-ENXIO		VIRTIO_DMA_TRACK_E_NO_FUNCTION
+ *	-ESTALE		VIRTIO_DMA_TRACK_E_STALE
+ *	-EBUSY		VIRTIO_DMA_TRACK_E_BUSY
+ *	-EIO		VIRTIO_DMA_TRACK_E_RESET
+ *	-EPROTO		anything else
+ */
+#ifndef DMA_TRACK_HOST_H
+#define DMA_TRACK_HOST_H
+
+#include <linux/types.h>
+#include <linux/virtio_dma_track.h>
+
+struct dma_track_table;
+
+/**
+ * dma_track_host_start - look for the host's device, now and later
+ * @table: its planes are published
+ * @status: the status page
+ *
+ * May sleep. Return: 0, also if there is no such device, or a negative errno.
+ */
+int dma_track_host_start(struct dma_track_table *table,
+			 struct virtio_dma_track_status *status);
+
+/* Part with the host, which is told by a reset of its device. May sleep. */
+void dma_track_host_stop(void);
+
+/**
+ * dma_track_host_publish - publish sections that the host has not accepted yet
+ *
+ * Return: 0, also without a host: they are published when there is one.
+ */
+int dma_track_host_publish(void);
+
+/**
+ * dma_track_host_report_function - an entry of the status page has changed
+ * @index: which
+ *
+ * Does not wait.
+ */
+void dma_track_host_report_function(unsigned int index);
+
+/**
+ * dma_track_host_find_function - is a function named in the configuration
+ *	space?
+ * @sbdf: the function
+ * @generation: its generation, filled in if so
+ */
+bool dma_track_host_find_function(u32 sbdf, u32 *generation);
+
+/**
+ * dma_track_host_function_at - walk the functions in the configuration space
+ * @index: 0 and up
+ * @sbdf: filled in
+ *
+ * Return: false if there are no more.
+ */
+bool dma_track_host_function_at(unsigned int index, u32 *sbdf);
+
+/**
+ * dma_track_host_unfence - reset a function and let it master the bus
+ * @sbdf: the function. Its driver is stopped.
+ * @generation: its generation
+ */
+int dma_track_host_unfence(u32 sbdf, u32 generation);
+
+/**
+ * dma_track_host_restored - tell how a restore ended
+ * @sbdf: the function
+ * @generation: the generation that it was restored for
+ * @result: VIRTIO_DMA_TRACK_RESTORED_*
+ */
+int dma_track_host_restored(u32 sbdf, u32 generation, u32 result);
+
+/**
+ * struct dma_track_host_state - for people
+ * @connected: there is a host, and it reads the planes
+ * @sync_dirty: it wants frames dirtied at syncs
+ * @phase: VIRTIO_DMA_TRACK_PHASE_* in force
+ * @phase_seq: acknowledged last
+ */
+struct dma_track_host_state {
+	bool connected;
+	bool sync_dirty;
+	u32 phase;
+	u32 phase_seq;
+};
+
+/* A snapshot. Any context. */
+void dma_track_host_read_state(struct dma_track_host_state *state);
+
+#endif /* DMA_TRACK_HOST_H */

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Restore: bring a driver back after its function was reset or replaced
+ *
+ * The host has put a fresh function, fenced, under a driver that knows nothing
+ * of it. In the stop half the driver stops using what it believes to have; then
+ * the host resets the function once more, in case the driver touched it, and
+ * lifts the fence; in the start half the driver sets it up again. To a driver
+ * this looks like the recovery from a PCI error, like a function level reset,
+ * or like being removed and bound again, in this order of preference.
+ *
+ * Each function has a work item of its own in a queue without a limit, so that
+ * a driver that gets stuck blocks no other function.
+ */
+#include <linux/delay.h>
+#include <linux/device.h>
+#include <linux/kobject.h>
+#include <linux/ktime.h>
+#include <linux/pci.h>
+#include <linux/pm_runtime.h>
+#include <linux/workqueue.h>
+
+#include "devices.h"
+#include "host.h"
+#include "restore.h"
+
+/* How a driver is stopped and started. */
+enum method {
+	/* error_detected(), slot_reset(), resume(): keeps the most. */
+	BY_ERROR_RECOVERY,
+	/* reset_prepare(), reset_done(). */
+	BY_RESET_CALLBACKS,
+	/* remove() and probe(): what belongs to the device is lost. */
+	BY_REBIND,
+	/* There is no driver. */
+	BY_NOBODY,
+};
+
+static const char * const method_names[] = {
+	[BY_ERROR_RECOVERY] = "error recovery",
+	[BY_RESET_CALLBACKS] = "reset callbacks",
+	[BY_REBIND] = "rebinding",
+	[BY_NOBODY] = "no driver",
+};
+
+/*
+ * A host that migrates the guest again refuses to unfence until it is done;
+ * how long that takes is not ours to limit. Ask again this often, for this
+ * long.
+ */
+#define BUSY_INTERVAL_MS	200
+#define BUSY_TRIES		(10 * 60 * 1000 / BUSY_INTERVAL_MS)
+/* A function that is replaced faster than this many times is given up. */
+#define STALE_TRIES		16
+
+static struct workqueue_struct *restore_wq;
+
+/* --- The drivers' callbacks; the device lock is held ------------------------- */
+
+static enum method choose_method(struct pci_dev *pdev)
+{
+	const struct pci_error_handlers *handlers;
+
+	if (!pdev->dev.driver)
+		return BY_NOBODY;
+
+	handlers = to_pci_driver(pdev->dev.driver)->err_handler;
+	if (!handlers)
+		return BY_REBIND;
+	if (handlers->error_detected && handlers->slot_reset)
+		return BY_ERROR_RECOVERY;
+	if (handlers->reset_prepare && handlers->reset_done)
+		return BY_RESET_CALLBACKS;
+	return BY_REBIND;
+}
+
+static const struct pci_error_handlers *handlers_of(struct pci_dev *pdev)
+{
+	return to_pci_driver(pdev->dev.driver)->err_handler;
+}
+
+/*
+ * The configuration space came along with the guest, so what is saved here is
+ * what the driver had set up. It is saved before the driver disables the
+ * function, and so does not depend on the driver's saving anything.
+ */
+static bool stop_by_error_recovery(struct pci_dev *pdev)
+{
+	pci_ers_result_t result;
+
+	pci_save_state(pdev);
+	pdev->error_state = pci_channel_io_frozen;
+	result = handlers_of(pdev)->error_detected(pdev, pci_channel_io_frozen);
+	if (result == PCI_ERS_RESULT_CAN_RECOVER ||
+	    result == PCI_ERS_RESULT_NEED_RESET ||
+	    result == PCI_ERS_RESULT_RECOVERED)
+		return true;
+
+	pdev->error_state = pci_channel_io_normal;
+	return false;
+}
+
+/* Restoring uses the saved state up; drivers expect to have one. */
+static void restore_config(struct pci_dev *pdev)
+{
+	pci_restore_state(pdev);
+	pci_save_state(pdev);
+}
+
+static bool start_by_error_recovery(struct pci_dev *pdev)
+{
+	const struct pci_error_handlers *handlers = handlers_of(pdev);
+
+	restore_config(pdev);
+	pdev->error_state = pci_channel_io_normal;
+	if (handlers->slot_reset(pdev) != PCI_ERS_RESULT_RECOVERED)
+		return false;
+	if (handlers->resume)
+		handlers->resume(pdev);
+	return true;
+}
+
+static bool stop_driver(struct pci_dev *pdev, enum method method)
+{
+	switch (method) {
+	case BY_ERROR_RECOVERY:
+		return stop_by_error_recovery(pdev);
+	case BY_RESET_CALLBACKS:
+		pci_save_state(pdev);
+		handlers_of(pdev)->reset_prepare(pdev);
+		return true;
+	case BY_REBIND:
+		return false;
+	case BY_NOBODY:
+		return true;
+	}
+	return false;
+}
+
+static bool start_driver(struct pci_dev *pdev, enum method method)
+{
+	switch (method) {
+	case BY_ERROR_RECOVERY:
+		return start_by_error_recovery(pdev);
+	case BY_RESET_CALLBACKS:
+		restore_config(pdev);
+		handlers_of(pdev)->reset_done(pdev);
+		return true;
+	case BY_REBIND:
+		return false;
+	case BY_NOBODY:
+		return true;
+	}
+	return false;
+}
+
+/* The driver stays stopped. It must not believe in an error for ever. */
+static void abandon_driver(struct pci_dev *pdev, enum method method)
+{
+	if (method == BY_ERROR_RECOVERY)
+		pdev->error_state = pci_channel_io_normal;
+}
+
+/* --- One restore -------------------------------------------------------------- */
+
+/*
+ * Lifts the fence for the generation of the moment, which may change while we
+ * ask. Fills in the one it was lifted for.
+ */
+static int unfence(struct dma_track_function *fn, u32 *generation)
+{
+	int busy = 0, stale = 0, rc;
+
+	for (;;) {
+		if (!dma_track_function_read_generation(fn, generation))
+			return -ENODEV;
+
+		rc = dma_track_host_unfence(fn->sbdf, *generation);
+		if (!rc)
+			fn->check_fence = false;
+		if (rc == -ESTALE && ++stale < STALE_TRIES)
+			continue;
+		if (rc != -EBUSY || ++busy == BUSY_TRIES)
+			return rc;
+		msleep(BUSY_INTERVAL_MS);
+	}
+}
+
+/* What the halves share. */
+struct restore {
+	struct dma_track_function *fn;
+	struct pci_dev *pdev;
+	enum method method;
+	u32 generation;
+};
+
+/*
+ * Without letting go of the device lock, so that the driver is not unbound in
+ * between. Returns -EAGAIN if the driver has to be bound anew.
+ */
+static int restore_bound(struct restore *r)
+{
+	int rc = -EAGAIN;
+
+	device_lock(&r->pdev->dev);
+	r->method = choose_method(r->pdev);
+	if (!stop_driver(r->pdev, r->method))
+		goto out;
+
+	rc = unfence(r->fn, &r->generation);
+	if (rc) {
+		abandon_driver(r->pdev, r->method);
+		goto out;
+	}
+	if (!start_driver(r->pdev, r->method))
+		rc = -EAGAIN;
+out:
+	device_unlock(&r->pdev->dev);
+	return rc;
+}
+
+/* A driver that could not be stopped, or not be started, the kind way. */
+static int restore_by_rebinding(struct restore *r)
+{
+	struct device *dev = &r->pdev->dev;
+	int rc;
+
+	r->method = BY_REBIND;
+	device_release_driver(dev);
+	rc = unfence(r->fn, &r->generation);
+	if (rc)
+		return rc;
+
+	rc = device_attach(dev);
+	if (rc < 0)
+		return rc;
+	return rc ? 0 : -ENXIO;
+}
+
+static int restore(struct restore *r)
+{
+	struct device *dev = &r->pdev->dev;
+	int rc;
+
+	/* Awake, or its configuration space cannot be saved. */
+	pm_runtime_get_sync(dev);
+	rc = restore_bound(r);
+	if (rc == -EAGAIN)
+		rc = restore_by_rebinding(r);
+	else if (rc && r->method != BY_NOBODY)
+		/*
+		 * Fenced still, with a driver that is half stopped: better
+		 * none.
+		 */
+		device_release_driver(dev);
+	pm_runtime_put(dev);
+	return rc;
+}
+
+static void announce(struct restore *r, int rc)
+{
+	static const char * const words[] = {
+		[DMA_TRACK_RESTORED_OK] = "DMA_TRACK_RESTORED=ok",
+		[DMA_TRACK_RESTORED_FAILED] = "DMA_TRACK_RESTORED=failed",
+		[DMA_TRACK_RESTORED_NO_DRIVER] = "DMA_TRACK_RESTORED=no-driver",
+	};
+	static const u32 results[] = {
+		[DMA_TRACK_RESTORED_OK] = VIRTIO_DMA_TRACK_RESTORED_OK,
+		[DMA_TRACK_RESTORED_FAILED] = VIRTIO_DMA_TRACK_RESTORED_FAILED,
+		[DMA_TRACK_RESTORED_NO_DRIVER] =
+			VIRTIO_DMA_TRACK_RESTORED_NO_DRIVER,
+	};
+	struct dma_track_function *fn = r->fn;
+	enum dma_track_restored restored;
+	char *envp[2] = {};
+
+	if (rc)
+		restored = DMA_TRACK_RESTORED_FAILED;
+	else if (r->method == BY_NOBODY)
+		restored = DMA_TRACK_RESTORED_NO_DRIVER;
+	else
+		restored = DMA_TRACK_RESTORED_OK;
+	WRITE_ONCE(fn->restored, restored);
+
+	if (rc)
+		pci_err(r->pdev,
+			"dma_track: not restored for generation %u: %d\n",
+			r->generation, rc);
+	else
+		pci_info(r->pdev,
+			 "dma_track: restored for generation %u by %s in %u ms\n",
+			 r->generation, method_names[r->method],
+			 fn->restore_ms);
+
+	dma_track_host_restored(fn->sbdf, r->generation, results[restored]);
+	envp[0] = (char *)words[restored];
+	kobject_uevent_env(&r->pdev->dev.kobj, KOBJ_CHANGE, envp);
+}
+
+static void restore_work(struct work_struct *work)
+{
+	struct dma_track_function *fn;
+	u32 generation;
+
+	fn = container_of(work, struct dma_track_function, work);
+
+	/* Again if it was replaced meanwhile. */
+	while (dma_track_function_read_generation(fn, &generation) &&
+	       generation != fn->generation) {
+		struct restore r = {
+			.fn = fn,
+			.pdev = fn->pdev,
+			.generation = generation,
+		};
+		ktime_t start = ktime_get();
+		int rc;
+
+		WRITE_ONCE(fn->restored, DMA_TRACK_RESTORED_RUNNING);
+		rc = restore(&r);
+		fn->restore_ms = ktime_ms_delta(ktime_get(), start);
+		WRITE_ONCE(fn->generation, r.generation);
+		announce(&r, rc);
+	}
+	dma_track_function_put(fn);
+}
+
+void dma_track_restore_if_needed(struct dma_track_function *fn)
+{
+	u32 generation;
+
+	if (!dma_track_function_read_generation(fn, &generation) ||
+	    generation == READ_ONCE(fn->generation))
+		return;
+
+	kref_get(&fn->kref);
+	if (!queue_work(restore_wq, &fn->work))
+		dma_track_function_put(fn);
+}
+
+void dma_track_restore_init(struct dma_track_function *fn)
+{
+	INIT_WORK(&fn->work, restore_work);
+}
+
+int dma_track_restore_start(void)
+{
+	restore_wq = alloc_workqueue("dma_track_restore",
+				     WQ_UNBOUND | WQ_HIGHPRI, 0);
+	return restore_wq ? 0 : -ENOMEM;
+}
+
+void dma_track_restore_stop(void)
+{
+	destroy_workqueue(restore_wq);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The part of the kernel that table.c needs, for userspace
+ *
+ * All other headers of this folder come here: one screen of shims is easier to
+ * check than a dozen files.
+ */
+#ifndef SHIM_TYPES_H
+#define SHIM_TYPES_H
+
+#include_next <linux/types.h>
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+
+#define __percpu
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define BUILD_BUG_ON(x)	_Static_assert(!(x), #x)
+#define BIT_ULL(n)	(1ULL << (n))
+#define min_t(t, a, b)	((t)(a) < (t)(b) ? (t)(a) : (t)(b))
+#define __ffs64(x)	((unsigned int)__builtin_ctzll(x))
+#define hweight64(x)	((unsigned int)__builtin_popcountll(x))
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error planes are little endian
+#endif
+#define cpu_to_le64(x)	((__le64)(x))
+#define le64_to_cpu(x)	((u64)(x))
+#define cpu_to_le32(x)	((__le32)(x))
+
+#define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WRITE_ONCE(x, v)	__atomic_store_n(&(x), v, __ATOMIC_RELAXED)
+#define smp_load_acquire(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define smp_store_release(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
+/* The thread sanitizer knows no fences, but operations that imply one. */
+#define smp_mb() \
+	((void)__atomic_fetch_add(&(int){ 0 }, 0, __ATOMIC_SEQ_CST))
+#define cmpxchg(p, o, n)	__sync_val_compare_and_swap(p, o, n)
+
+struct mutex { pthread_mutex_t m; };
+#define mutex_init(x)	pthread_mutex_init(&(x)->m, NULL)
+#define mutex_lock(x)	pthread_mutex_lock(&(x)->m)
+#define mutex_unlock(x)	pthread_mutex_unlock(&(x)->m)
+
+/*
+ * Four bytes, as in a kernel without lock debugging. Gives way to the holder,
+ * which may have been preempted or stopped.
+ */
+typedef pthread_spinlock_t raw_spinlock_t;
+static inline void shim_lock(raw_spinlock_t *lock)
+{
+	while (pthread_spin_trylock(lock))
+		sched_yield();
+}
+
+#define raw_spin_lock_init(l)		pthread_spin_init(l, 0)
+#define raw_spin_lock_irqsave(l, f)	((f) = 0, shim_lock(l))
+#define raw_spin_unlock_irqrestore(l, f) ((void)(f), pthread_spin_unlock(l))
+
+/* One CPU, whose variables are added to atomically. */
+#define alloc_percpu(t)		((t *)calloc(1, sizeof(t)))
+#define free_percpu(p)		free(p)
+#define per_cpu_ptr(p, cpu)	(p)
+#define for_each_possible_cpu(cpu) for ((cpu) = 0; (cpu) < 1; (cpu)++)
+#define this_cpu_add(x, n)	__atomic_fetch_add(&(x), n, __ATOMIC_RELAXED)
+
+#define PAGE_SIZE	4096
+#define GFP_KERNEL	0
+#define __GFP_ZERO	0
+#define __GFP_NOWARN	0
+#define __GFP_NORETRY	0
+
+/*
+ * Every allocation can be made to fail: the one that takes shim_fail_in to
+ * zero, if it was positive.
+ */
+extern int shim_fail_in;
+static inline void *shim_alloc(size_t size)
+{
+	void *p;
+
+	if (shim_fail_in > 0 && !--shim_fail_in)
+		return NULL;
+	if (posix_memalign(&p, PAGE_SIZE, size))
+		return NULL;
+	return memset(p, 0, size);
+}
+
+#define alloc_pages_exact(size, gfp)	shim_alloc(size)
+#define free_pages_exact(p, size)	free(p)
+#define vzalloc(size)			shim_alloc(size)
+#define vfree(p)			free(p)
+#define is_vmalloc_addr(p)		false
+#define get_zeroed_page(gfp)		((unsigned long)shim_alloc(PAGE_SIZE))
+#define free_page(p)			free((void *)(p))
+#define kvcalloc(n, size, gfp)		shim_alloc((n) * (size))
+#define kvfree(p)			free(p)
+
+#endif /* SHIM_TYPES_H */
