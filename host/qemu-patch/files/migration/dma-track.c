@@ -28,6 +28,8 @@ static struct {
 
     /* Planes are in use: from dma_track_start() to dma_track_end(). */
     bool active;
+    /* The guest is being asked to log, with the BQL dropped. */
+    bool starting;
     /*
      * The first reason of dma_track_fail() in this migration. Set once, before
      * @failed_set; cleared only while no migration runs.
@@ -178,7 +180,8 @@ static void dma_track_vm_change(void *opaque, bool running, RunState state)
     /* However it came that the VM runs, its functions have to work. */
     dma_track_resume();
 
-    if (!qatomic_read(&dma_track.active) || !p) {
+    /* While the guest is being asked, dma_track_start() sees to it. */
+    if (!qatomic_read(&dma_track.active) || !p || dma_track.starting) {
         return;
     }
     if (!DMA_TRACK_PROVIDER_GET_CLASS(p)->is_logging(p)) {
@@ -461,6 +464,11 @@ bool dma_track_save_prepare(Error **errp)
         return true;
     }
 
+    if (runstate_check(RUN_STATE_SUSPENDED)) {
+        error_setg(errp, "%s: the guest is suspended: it wakes up without "
+                   "logging what its devices write", fn->name);
+        return false;
+    }
     unsupported = dma_track_unsupported();
     if (unsupported) {
         error_setg(errp, "%s: %s is not supported with functions whose DMA "
@@ -468,6 +476,52 @@ bool dma_track_save_prepare(Error **errp)
         return false;
     }
     return dma_track_check_veto(errp);
+}
+
+/*
+ * Keep @p's memory while the BQL is dropped: the guest may unplug it. A virtio
+ * device is embedded in its proxy, so a reference to itself would not do.
+ * Returns what to unref. With the BQL held.
+ */
+static Object *dma_track_provider_hold(DMATrackProvider *p)
+{
+    Object *owner = OBJECT(p)->parent;
+
+    return object_ref(object_dynamic_cast(owner, TYPE_DEVICE) ? owner
+                                                              : OBJECT(p));
+}
+
+/* All of them stop before any is waited for: they write to each other. */
+static bool dma_track_quiesce_functions(Error **errp)
+{
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (!dma_track_function_stop(fn, errp)) {
+            return false;
+        }
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (!dma_track_function_quiesce(fn, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* With the BQL held, which is dropped while waiting. */
+static bool dma_track_ask_to_log(DMATrackProvider *p, Error **errp)
+{
+    Object *owner = dma_track_provider_hold(p);
+    bool ok;
+
+    dma_track.starting = true;
+    bql_unlock();
+    ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->start(p, errp);
+    bql_lock();
+    dma_track.starting = false;
+    object_unref(owner);
+    return ok;
 }
 
 bool dma_track_start(Error **errp)
@@ -497,11 +551,21 @@ bool dma_track_start(Error **errp)
     qatomic_set(&dma_track.active, true);
     wait = runstate_is_running();
     if (wait) {
-        object_ref(OBJECT(p));
-        bql_unlock();
-        ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->start(p, errp);
-        bql_lock();
-        object_unref(OBJECT(p));
+        ok = dma_track_ask_to_log(p, errp);
+    }
+    if (ok && !runstate_is_running()) {
+        /*
+         * No vCPU can acknowledge, nor vouch for the planes: so nothing may be
+         * written from here on.
+         */
+        ok = dma_track_quiesce_functions(errp);
+    } else if (ok && dma_track.provider != p) {
+        ok = dma_track_check_failed(errp);
+    } else if (ok && !dma_track_given_up() &&
+               !DMA_TRACK_PROVIDER_GET_CLASS(p)->is_logging(p)) {
+        error_setg(errp, "the VM was stopped and continued before the guest "
+                   "could log what its devices write");
+        ok = false;
     }
     trace_dma_track_start(wait, ok);
     return ok;
@@ -527,6 +591,7 @@ void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,
 bool dma_track_echo(Error **errp)
 {
     DMATrackProvider *p;
+    Object *owner;
     bool ok;
 
     if (!qatomic_read(&dma_track.active)) {
@@ -536,19 +601,22 @@ bool dma_track_echo(Error **errp)
     BQL_LOCK_GUARD();
 
     p = dma_track.provider;
+    if (runstate_check(RUN_STATE_SUSPENDED)) {
+        error_setg(errp, "the guest is suspended and cannot give a sign of "
+                   "life");
+        return false;
+    }
     if (!p || !runstate_is_running()) {
         return dma_track_check_failed(errp);
     }
 
-    object_ref(OBJECT(p));
+    owner = dma_track_provider_hold(p);
     bql_unlock();
     ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);
     bql_lock();
-    object_unref(OBJECT(p));
+    object_unref(owner);
     trace_dma_track_echo(ok);
-
-    /* dma_track_quiesce() decides, but a stop in vain can be spared here. */
-    return ok && dma_track_check_veto(errp);
+    return ok;
 }
 
 bool dma_track_quiesce(Error **errp)
@@ -572,16 +640,8 @@ bool dma_track_quiesce(Error **errp)
         DMA_TRACK_PROVIDER_GET_CLASS(p)->settle(p);
     }
 
-    /* All of them stop before any is waited for: they write to each other. */
-    DMA_TRACK_FOREACH_FUNCTION(fn) {
-        if (!dma_track_function_stop(fn, errp)) {
-            return false;
-        }
-    }
-    DMA_TRACK_FOREACH_FUNCTION(fn) {
-        if (!dma_track_function_quiesce(fn, errp)) {
-            return false;
-        }
+    if (!dma_track_quiesce_functions(errp)) {
+        return false;
     }
 
     /* P4 again: much can have happened since the migration began. */

@@ -869,6 +869,9 @@ static void dma_test_realize(PCIDevice *pdev, Error **errp)
         goto out_msix;
     }
     pcie_cap_flr_init(pdev);
+    /* It differs between two sides of a migration, and is set when loaded. */
+    pci_word_test_and_clear_mask(pdev->cmask + pdev->exp.exp_cap +
+                                 PCI_EXP_DEVSTA, PCI_EXP_DEVSTA_TRPND);
     if (pcie_aer_init(pdev, PCI_ERR_VER, PCI_CONFIG_SPACE_SIZE,
                       PCI_ERR_SIZEOF, errp) < 0) {
         goto out_cap;

@@ -88,6 +88,11 @@ struct VFIODMATrack {
     bool stopped;
     /* The function was reset since @stopped was set. */
     bool reset_done;
+    /*
+     * The machine was reset since @stopped was set: the guest that knew the
+     * function is gone, and nobody would ask to lift a fence.
+     */
+    bool machine_reset;
     /* Loaded from a stream: the guest is to be told before it runs. */
     bool replaced;
 
@@ -449,6 +454,8 @@ static void vfio_dma_track_join(VFIODMATrack *t)
 {
     if (t->resetting) {
         qemu_thread_join(&t->reset_thread);
+        /* It would take the next reset for this one, and wait for it. */
+        qemu_bh_cancel(t->reset_bh);
         t->resetting = false;
     }
 }
@@ -503,6 +510,7 @@ static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
         vfio_dma_track_end_unfence(t);
         t->stopped = true;
         t->reset_done = false;
+        t->machine_reset = false;
     }
 
     trace_vfio_dma_track_stop(fn->name, vfio_dma_track_guest_command(t));
@@ -553,9 +561,15 @@ static bool vfio_dma_track_reset(DMATrackFunction *fn, Error **errp)
 {
     VFIODMATrack *t = vfio_dma_track_from_fn(fn);
 
-    if (t->reset_done || !vfio_dma_track_has_reset(t) ||
+    if (!vfio_dma_track_has_reset(t) ||
         dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
         return true;
+    }
+    if (t->reset_done) {
+        vfio_dma_track_join(t);
+        if (!t->reset_ret) {
+            return true;
+        }
     }
     t->reset_done = true;
     vfio_dma_track_begin_reset(t);
@@ -587,7 +601,7 @@ static void vfio_dma_track_resume(DMATrackFunction *fn)
         vfio_dma_track_join(t);
         ok = vfio_dma_track_check_reset(t, &err);
     }
-    if (ok && !t->vdev->dma_fence) {
+    if (ok && (!t->vdev->dma_fence || t->machine_reset)) {
         ok = vfio_dma_track_lift(t, &err);
     }
     if (!ok) {
@@ -614,6 +628,15 @@ static void vfio_dma_track_unfence(DMATrackFunction *fn,
                               : "being reset already");
         done(opaque, err);
         error_free(err);
+        return;
+    }
+
+    /*
+     * The guest can ask at any time, and a reset keeps others from the
+     * function's config space: one for each fence, not one for each request.
+     */
+    if (!t->fn.fenced) {
+        done(opaque, NULL);
         return;
     }
 
@@ -655,10 +678,8 @@ void vfio_dma_track_device_reset(VFIOPCIDevice *vdev)
     }
 
     vfio_dma_track_end_unfence(t);
-    if (t->stopped || !t->held) {
-        return;
-    }
-    if (!vfio_dma_track_lift(t, &err)) {
+    t->machine_reset = true;
+    if (!t->stopped && t->held && !vfio_dma_track_lift(t, &err)) {
         warn_report_err(err);
     }
 }

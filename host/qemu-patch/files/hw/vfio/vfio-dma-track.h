@@ -30,9 +30,9 @@ void vfio_dma_track_exit(VFIOPCIDevice *vdev);
 /**
  * vfio_dma_track_device_reset: the machine or the function's bus was reset
  *
- * Lifts the fence: what the guest had begun with the function is gone. Not
- * while the function is stopped for a migration. To be called when the reset of
- * the hardware is done. With the BQL held.
+ * Lifts the fence: what the guest had begun with the function is gone. While
+ * the function is stopped for a migration, this waits for the end of that. To
+ * be called when the reset of the hardware is done. With the BQL held.
  */
 void vfio_dma_track_device_reset(VFIOPCIDevice *vdev);
 

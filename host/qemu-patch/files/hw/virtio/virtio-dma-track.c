@@ -783,12 +783,13 @@ static void virtio_dma_track_unfenced(void *opaque, Error *err)
     VirtIODMATrack *s = u->s;
 
     trace_virtio_dma_track_unfenced(err ? error_get_pretty(err) : "ok");
-    QTAILQ_REMOVE(&s->unfences, u, next);
+    if (s) {
+        QTAILQ_REMOVE(&s->unfences, u, next);
+    }
     if (u->elem) {
         virtio_dma_track_respond(s, u->elem, err ? VIRTIO_DMA_TRACK_E_RESET
                                                  : VIRTIO_DMA_TRACK_OK);
     }
-    object_unref(OBJECT(s));
     g_free(u);
 }
 
@@ -827,7 +828,6 @@ static void virtio_dma_track_unfence(VirtIODMATrack *s,
     u->s = s;
     u->fn = fn;
     u->elem = elem;
-    object_ref(OBJECT(s));
     /* First: it may be done before unfence() returns. */
     QTAILQ_INSERT_TAIL(&s->unfences, u, next);
     fn->ops->unfence(fn, virtio_dma_track_unfenced, u);
@@ -844,6 +844,18 @@ static void virtio_dma_track_drop_unfences(VirtIODMATrack *s)
             g_free(u->elem);
             u->elem = NULL;
         }
+    }
+}
+
+/* The device goes away, perhaps by the guest's doing; resets go on. */
+static void virtio_dma_track_orphan_unfences(VirtIODMATrack *s)
+{
+    VirtIODMATrackUnfence *u;
+
+    virtio_dma_track_drop_unfences(s);
+    while ((u = QTAILQ_FIRST(&s->unfences))) {
+        QTAILQ_REMOVE(&s->unfences, u, next);
+        u->s = NULL;
     }
 }
 
@@ -1221,6 +1233,12 @@ static bool virtio_dma_track_echo(DMATrackProvider *p, Error **errp)
     VirtIODMATrack *s = VIRTIO_DMA_TRACK(p);
 
     bql_lock();
+    /* It may have been reset or unplugged since the BQL was dropped. */
+    if (!s->ready || !virtio_dma_track_is_logging(p)) {
+        bql_unlock();
+        error_setg(errp, "the guest has given up %s", TYPE_VIRTIO_DMA_TRACK);
+        return false;
+    }
     qemu_mutex_lock(&s->lock);
     s->alive_seq++;
     qemu_mutex_unlock(&s->lock);
@@ -1431,7 +1449,7 @@ static void virtio_dma_track_unrealize(DeviceState *dev)
     VirtIODMATrack *s = VIRTIO_DMA_TRACK(dev);
 
     dma_track_provider_unregister(DMA_TRACK_PROVIDER(s));
-    virtio_dma_track_drop_unfences(s);
+    virtio_dma_track_orphan_unfences(s);
     virtio_dma_track_forget_guest(s);
     memory_listener_unregister(&s->listener);
     qemu_del_vm_change_state_handler(s->vm_change);
