@@ -1,0 +1,35 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Suite emulated: guests under TCG with emulated devices. Prints TAP."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                '..', '..', 'lib'))
+
+# pylint: disable=wrong-import-position
+import paths   # noqa: E402
+import hidden  # noqa: E402
+import judge   # noqa: E402
+import mail    # noqa: E402
+from tapwriter import Tap  # noqa: E402
+
+# The judge first: the others rest on it.
+PARTS = {'judge': judge.run, 'hidden': hidden.run, 'mail': mail.run}
+
+
+def main():
+    tap = Tap()
+    directory = paths.scratch('emulated')
+    for name in sys.argv[1:] or PARTS:
+        tap.progress(name)
+        tap.run(PARTS[name], tap, directory)
+    return tap.done()
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except paths.Missing as error:
+        paths.explain(error)

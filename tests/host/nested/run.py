@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the nested tests over one test bed; prints TAP.
+
+    run.py [-l] [FILE[.TEST] ...]
+
+Without arguments all of them; -l lists them. See ../../lib/bed.py.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, '..', '..', 'lib')]
+
+# pylint: disable=wrong-import-position
+import bed  # noqa: E402
+import paths  # noqa: E402
+import tapwriter  # noqa: E402
+import vm  # noqa: E402
+
+FILES = ('refusal', 'moves', 'stock_edu', 'fence', 'survival', 'replug')
+
+
+def all_tests():
+    """[(name, function)] in the order in which they run."""
+    return [(f'{file}.{test.__name__}', test) for file in FILES
+            for test in importlib.import_module(file).TESTS]
+
+
+def chosen(names):
+    return [(name, test) for name, test in all_tests()
+            if not names or name in names or name.split('.')[0] in names]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('-l', '--list', action='store_true')
+    parser.add_argument('--qemu', help='the emulator with our series')
+    parser.add_argument('tests', nargs='*')
+    arguments = parser.parse_args()
+    tests = chosen(arguments.tests)
+    if arguments.list:
+        print('\n'.join(name for name, _ in tests))
+        return 0
+    if not tests:
+        parser.error(f'no such test: {" ".join(arguments.tests)}')
+    if arguments.qemu:
+        os.environ['DMA_TRACK_QEMU'] = os.path.abspath(arguments.qemu)
+    tap = tapwriter.Tap()
+    try:
+        with bed.Bed(tap.progress) as test_bed:
+            for name, test in tests:
+                tap.progress(name)
+                failed = tap.failed
+                tap.run(test, test_bed, tap)
+                if tap.failed != failed:
+                    test_bed.keep = True
+                    tap.note(test_bed.describe_guests())
+                test_bed.stop_guests()
+            tap.equal(test_bed.trouble(), [], 'no trouble in the log of L1')
+    except (paths.Missing, vm.Timeout, vm.Gone, OSError) as error:
+        print(f'Bail out! {error}')
+        return 1
+    return tap.done()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

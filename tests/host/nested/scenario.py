@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whole moves of a loaded guest, for the tests and for the demo."""
+
+import time
+
+import bed
+import load
+import oracle
+import vm
+
+PROVIDER = 'virtio-dma-track-pci'
+# Bytes per second: fast enough for the bed, and the same for every move.
+BANDWIDTH = 100 << 20
+
+
+def start_pair(test_bed, progress, **options):
+    """A booted guest in slot a, a QEMU that waits for it in slot b."""
+    source = test_bed.guest('a', **options).launch()
+    progress('source: QEMU runs, the guest boots')
+    destination = test_bed.guest('b', incoming=True, **options).launch()
+    source.wait_booted()
+    progress('source: booted; the destination waits')
+    return source, destination
+
+
+def move(test_bed, progress, provider=PROVIDER, tracked_by=None,
+         mark_stop=False, bandwidth=BANDWIDTH, **options):
+    """Move a guest under load from slot a to slot b; return the findings.
+
+    mark_stop: take the stop of the vCPUs, not bus master off, as the time
+    after which nothing may land (where a test suppresses bus master off).
+    """
+    source, destination = start_pair(
+        test_bed, progress, provider=provider, tracked_by=tracked_by,
+        **options)
+    traffic = load.Traffic(test_bed, source).start()
+    progress('source: TCP and UDP traffic runs')
+    device = load.Oracle(test_bed, source).prepare()
+    if tracked_by != 'external':
+        load.wait_tracked(source)
+    before = time.monotonic()
+    migration = bed.Move(source, destination, progress)
+    migration.start(bandwidth=bandwidth)
+    migration.wait_pass(2)
+    migration.linger()
+    progress('all memory was sent once; the device writes the frames again')
+    device.work()
+    if mark_stop:
+        found = _complete_with_marker(test_bed, migration)
+    else:
+        progress('frames are written; the migration may complete')
+        found = migration.complete()
+    info = migration.info
+    if found != 'completed':
+        return {'status': found, 'error': info.get('error-desc', '')}
+    progress(f'{found}: {info["total-time"]} ms, downtime '
+             f'{info["downtime"]} ms')
+    migration.follow_guest()
+    device.wait_restored(destination)
+    restored = bed.wait_until(
+        lambda: all_restored(destination), 'all drivers restored')
+    progress('destination: drivers work again')
+    for line in destination.run(
+            "dmesg | grep 'dma_track.*restore' | tail -n 4").splitlines():
+        progress('   ' + line)
+    statistics = load.tracking(source)
+    network = traffic.finish(destination)
+    progress(f'traffic: outage {network["udp_outage_ms"]:.0f} ms, '
+             f'{network["stream"]}')
+    stop = None
+    if mark_stop:
+        stop = oracle.marker_time(device.log(), oracle.MARK_STOPPED)
+    checked = device.check(destination, stop)
+    progress('oracle: ' + describe(checked.short()))
+    trouble = test_bed.trouble() + destination.trouble()
+    result = {
+        'status': found,
+        'total_ms': info['total-time'],
+        'downtime_ms': info['downtime'],
+        'oracle': checked.short(),
+        'oracle_ok': checked.ok,
+        'oracle_lines': list(checked.lines),
+        'ram_bytes_sent': info['ram']['transferred'],
+        'devices_restored': len(restored),
+        'trouble': trouble,
+        'seconds': round(time.monotonic() - before, 1),
+        **network,
+    }
+    result.update(last_migration(statistics))
+    source.stop()
+    destination.stop()
+    return result
+
+
+def last_migration(info):
+    """The statistics that query-dma-track keeps, by the report's names."""
+    last = info.get('last-migration') or {}
+    return {'pinned_frames': last.get('pinned-frames', 0),
+            'coherent_frames': last.get('coherent-frames', 0),
+            'deferred_frames': last.get('deferred-frames', 0),
+            'final_pass_bytes': last.get('final-pass-bytes', 0)}
+
+
+def all_restored(guest):
+    """The functions of a guest, once every driver was restored."""
+    functions = load.tracking(guest)['functions']
+    failed = [one for one in functions if one['restored'] == 'failed']
+    if failed:
+        raise vm.Gone(f'a driver could not be restored: {failed}')
+    if functions and all(one['restored'] in ('ok', 'no-driver')
+                         and not one['fenced'] for one in functions):
+        return functions
+    return None
+
+
+def _complete_with_marker(test_bed, migration):
+    """Write the marker as soon as QEMU says that the vCPUs are stopped."""
+    migration.allow()
+    migration.source.qmp.event('STOP', migration.DEADLINE)
+    test_bed.set_marker('a', oracle.MARK_STOPPED)
+    return migration.finish()
+
+
+def describe(oracle):
+    return ', '.join(
+        f'{kind} {one["lost"]} lost of {one["exposed"]} exposed'
+        for kind, one in oracle.items())
