@@ -219,7 +219,10 @@ static int take_entry(void)
 	return index;
 }
 
-/* The device lock is held, so that drivers neither come nor go. */
+/*
+ * The device lock is held, so that drivers neither come nor go. Returns a
+ * reference besides the list's, or NULL.
+ */
 static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 					       u32 generation)
 {
@@ -240,6 +243,7 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 
 	mutex_lock(&functions_mutex);
 	fn->index = take_entry();
+	kref_get(&fn->kref);
 	list_add_tail(&fn->node, &functions);
 	mutex_unlock(&functions_mutex);
 
@@ -262,40 +266,69 @@ static void find_out_state(struct dma_track_function *fn)
 	}
 }
 
-/* The device lock is held. */
-static void discover_locked(struct pci_dev *pdev, struct dma_track_function *fn)
+/* Fills in where the generation is, and what. */
+static bool is_assigned(struct pci_dev *pdev, u16 *dvsec, u32 *generation)
 {
-	u32 generation;
-	u16 dvsec;
+	*dvsec = pci_find_dvsec_capability(pdev, PCI_DMA_QUIESCE_VENDOR,
+					   PCI_DMA_QUIESCE_DVSEC_ID);
+	return read_generation(pdev, *dvsec, generation);
+}
 
-	/* It was not known as assigned, but the host may name it by now. */
-	if (fn && fn->reason != VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY)
-		return;
-
-	dvsec = pci_find_dvsec_capability(pdev, PCI_DMA_QUIESCE_VENDOR,
-					  PCI_DMA_QUIESCE_DVSEC_ID);
-	if (!read_generation(pdev, dvsec, &generation))
-		return;
-
-	if (fn)
-		WRITE_ONCE(fn->generation, generation);
-	else
-		fn = add_function(pdev, dvsec, generation);
-	if (fn)
-		find_out_state(fn);
+/* Was an operator told that the function is not assigned? */
+static bool is_unassigned(struct dma_track_function *fn)
+{
+	return fn->reason == VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY;
 }
 
 /* Adds the function if it is assigned, and not known yet. */
 static void discover(struct pci_dev *pdev)
 {
 	struct dma_track_function *fn;
+	u32 generation;
+	u16 dvsec;
+
+	/*
+	 * Nothing new, usually. Then the device lock is not taken: a restore
+	 * may hold it for long.
+	 */
+	fn = find_function(pdev);
+	if (fn && !is_unassigned(fn))
+		goto out_put;
+	if (!is_assigned(pdev, &dvsec, &generation))
+		goto out_put;
 
 	device_lock(&pdev->dev);
-	fn = find_function(pdev);
-	discover_locked(pdev, fn);
+	if (!fn) {
+		/* Its driver, or another of us, may have come meanwhile. */
+		fn = find_function(pdev);
+		if (!fn)
+			fn = add_function(pdev, dvsec, generation);
+	}
+	/* The host may have begun to name one that was not assigned before. */
+	if (fn && (is_unassigned(fn) ||
+		   fn->state == VIRTIO_DMA_TRACK_FUNCTION_NONE)) {
+		WRITE_ONCE(fn->generation, generation);
+		find_out_state(fn);
+	}
 	device_unlock(&pdev->dev);
+out_put:
 	if (fn)
 		dma_track_function_put(fn);
+}
+
+/*
+ * A driver is about to be probed for a function that we do not know: it was
+ * assigned a moment ago, or else it is not assigned. Returns a reference, or
+ * NULL. The device lock is held.
+ */
+static struct dma_track_function *discover_late(struct pci_dev *pdev)
+{
+	u32 generation;
+	u16 dvsec;
+
+	if (!is_assigned(pdev, &dvsec, &generation))
+		return NULL;
+	return add_function(pdev, dvsec, generation);
 }
 
 static void forget(struct dma_track_function *fn)
@@ -326,6 +359,8 @@ static int bus_notify(struct notifier_block *nb, unsigned long action,
 	}
 
 	fn = find_function(pdev);
+	if (!fn && action == BUS_NOTIFY_BIND_DRIVER)
+		fn = discover_late(pdev);
 	if (!fn)
 		return NOTIFY_DONE;
 
@@ -348,13 +383,14 @@ static struct notifier_block bus_nb = { .notifier_call = bus_notify };
 
 /* --- What others ask for ------------------------------------------------------ */
 
-static void discover_named(void)
+void dma_track_devices_discover(void)
 {
-	unsigned int i;
-	u32 sbdf;
+	struct virtio_dma_track_config_function
+		named[VIRTIO_DMA_TRACK_MAX_CONFIG_FUNCTIONS];
+	unsigned int i, nr = dma_track_host_read_functions(named);
 
-	for (i = 0; dma_track_host_function_at(i, &sbdf); i++) {
-		struct pci_dev *pdev = get_pdev(sbdf);
+	for (i = 0; i < nr; i++) {
+		struct pci_dev *pdev = get_pdev(le32_to_cpu(named[i].sbdf));
 
 		/* Not yet plugged in, or the bus has no number yet. */
 		if (!pdev)
@@ -364,16 +400,24 @@ static void discover_named(void)
 	}
 }
 
+/* By itself, because it may have to wait for a driver. */
+static void discover_work_fn(struct work_struct *work)
+{
+	dma_track_devices_discover();
+}
+
+static DECLARE_WORK(discover_work, discover_work_fn);
+
 void dma_track_devices_look(void)
 {
 	struct dma_track_function *fn;
-
-	discover_named();
 
 	mutex_lock(&functions_mutex);
 	list_for_each_entry(fn, &functions, node)
 		dma_track_restore_if_needed(fn);
 	mutex_unlock(&functions_mutex);
+
+	queue_work(system_unbound_wq, &discover_work);
 }
 
 static void report(struct dma_track_function *fn, void *arg)
@@ -404,10 +448,14 @@ static int track_unassigned(struct pci_dev *pdev)
 	struct dma_track_function *fn;
 
 	device_lock(&pdev->dev);
-	fn = add_function(pdev, 0, 0);
-	if (fn)
+	fn = find_function(pdev);
+	if (!fn)
+		fn = add_function(pdev, 0, 0);
+	if (fn && fn->state == VIRTIO_DMA_TRACK_FUNCTION_NONE)
 		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY);
 	device_unlock(&pdev->dev);
+	if (fn)
+		dma_track_function_put(fn);
 	return -EOPNOTSUPP;
 }
 
@@ -476,6 +524,7 @@ void dma_track_devices_stop(void)
 	struct dma_track_function *fn, *next;
 
 	bus_unregister_notifier(&pci_bus_type, &bus_nb);
+	cancel_work_sync(&discover_work);
 	list_for_each_entry_safe(fn, next, &functions, node)
 		forget(fn);
 }

@@ -78,12 +78,19 @@ int dma_track_devices_start(struct virtio_dma_track_status *status);
 void dma_track_devices_stop(void);
 
 /**
- * dma_track_devices_look - find functions that the host names, and restore
- *	those whose generation has changed
+ * dma_track_devices_look - restore functions whose generation has changed, and
+ *	find those that the host names
  *
- * May sleep, but waits for no driver.
+ * May sleep, but waits for no driver: both go on by themselves.
  */
 void dma_track_devices_look(void);
+
+/**
+ * dma_track_devices_discover - find functions that the host names
+ *
+ * May sleep, and waits for drivers that are just being bound.
+ */
+void dma_track_devices_discover(void);
 
 /* Report all functions to the host. May sleep. */
 void dma_track_devices_report(void);

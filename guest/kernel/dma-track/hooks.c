@@ -29,6 +29,7 @@
 #include <linux/rcupdate.h>
 #include <linux/scatterlist.h>
 #include <linux/static_call.h>
+#include <linux/virtio_dma_track.h>
 #include <asm/ibt.h>
 #include <asm/orc_types.h>
 
@@ -478,7 +479,7 @@ asm(".pushsection .text, \"ax\", @progbits\n"			\
 	"	.size	enter_" #fn ", . - enter_" #fn "\n"			\
 	".popsection\n");							\
 									\
-typeof(fn) enter_##fn;							\
+extern typeof(fn) enter_##fn;						\
 									\
 static void set_original_##fn(unsigned long addr)			\
 {									\

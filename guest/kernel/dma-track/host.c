@@ -493,9 +493,12 @@ static void config_work(struct work_struct *work)
 
 	read_config(host, &config,
 		    offsetof(struct virtio_dma_track_config, functions));
-	follow_phase(host, &config);
-	/* Begins to restore what was reset; does not wait for it. */
+	/*
+	 * Begins to restore what was reset, and does not wait for it. First,
+	 * because until then the guest is without the function.
+	 */
 	dma_track_devices_look();
+	follow_phase(host, &config);
 	send_alive(host, &config);
 	send_reports(host);
 }
@@ -522,45 +525,53 @@ void dma_track_host_report_function(unsigned int index)
 	srcu_read_unlock(&host_srcu, idx);
 }
 
-static u32 read_functions(struct virtio_dma_track_config *config)
+/*
+ * Only as many as there are: an access can take long. The number is read again
+ * with the functions, so that the two fit.
+ */
+static unsigned int read_functions(struct host *host,
+				   struct virtio_dma_track_config *config)
 {
+	unsigned int nr, size;
+
+	virtio_cread_le(host->vdev, struct virtio_dma_track_config,
+			nr_functions, &nr);
+	nr = min_t(u32, nr, ARRAY_SIZE(config->functions));
+	size = offsetof(struct virtio_dma_track_config, functions[nr]);
+	read_config(host, config, size);
+	return min(nr, le32_to_cpu(config->nr_functions));
+}
+
+unsigned int
+dma_track_host_read_functions(struct virtio_dma_track_config_function *functions)
+{
+	struct virtio_dma_track_config config;
+	unsigned int nr = 0;
 	struct host *host;
-	u32 nr = 0;
 	int idx;
 
 	idx = srcu_read_lock(&host_srcu);
 	host = srcu_dereference(the_host, &host_srcu);
-	if (host && !host_is_gone(host)) {
-		read_config(host, config, sizeof(*config));
-		nr = min_t(u32, le32_to_cpu(config->nr_functions),
-			   ARRAY_SIZE(config->functions));
-	}
+	if (host && !host_is_gone(host))
+		nr = read_functions(host, &config);
 	srcu_read_unlock(&host_srcu, idx);
+
+	memcpy(functions, config.functions, nr * sizeof(*functions));
 	return nr;
 }
 
 bool dma_track_host_find_function(u32 sbdf, u32 *generation)
 {
-	struct virtio_dma_track_config config;
-	u32 i, nr = read_functions(&config);
+	struct virtio_dma_track_config_function
+		functions[VIRTIO_DMA_TRACK_MAX_CONFIG_FUNCTIONS];
+	unsigned int i, nr = dma_track_host_read_functions(functions);
 
 	for (i = 0; i < nr; i++)
-		if (le32_to_cpu(config.functions[i].sbdf) == sbdf) {
-			*generation =
-				le32_to_cpu(config.functions[i].generation);
+		if (le32_to_cpu(functions[i].sbdf) == sbdf) {
+			*generation = le32_to_cpu(functions[i].generation);
 			return true;
 		}
 	return false;
-}
-
-bool dma_track_host_function_at(unsigned int index, u32 *sbdf)
-{
-	struct virtio_dma_track_config config;
-
-	if (index >= read_functions(&config))
-		return false;
-	*sbdf = le32_to_cpu(config.functions[index].sbdf);
-	return true;
 }
 
 /* --- Restore --------------------------------------------------------------- */
@@ -633,7 +644,9 @@ static int publish_and_connect(struct host *host)
 	mutex_lock(&host->sections);
 	rc = publish_sections(host);
 	if (!rc) {
-		dma_track_table_connect(table);
+		if (!dma_track_table_connect(table))
+			dma_track_table_give_up(table,
+						VIRTIO_DMA_TRACK_LOST_NO_SECTION);
 		rcu_assign_pointer(the_host, host);
 	}
 	mutex_unlock(&host->sections);
@@ -693,8 +706,12 @@ static int connect(struct host *host)
 		goto out_disconnect;
 	}
 
-	/* The phase, functions by name, and what became of functions so far. */
+	/*
+	 * Functions by name, before their drivers are loaded next; what became
+	 * of functions so far; the phase.
+	 */
 	bitmap_zero(host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
+	dma_track_devices_discover();
 	dma_track_devices_report();
 	queue_work(system_highpri_wq, &host->work);
 	return 0;
@@ -829,6 +846,13 @@ int dma_track_host_start(struct dma_track_table *t,
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_req_publish) != 24);
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_resp) != 8);
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_status) > PAGE_SIZE);
+	BUILD_BUG_ON(DMA_TRACK_SECTION_FRAMES !=
+		     VIRTIO_DMA_TRACK_SECTION_FRAMES);
+	BUILD_BUG_ON(DMA_TRACK_SECTION_FRAME_SHIFT !=
+		     VIRTIO_DMA_TRACK_SECTION_SHIFT -
+		     VIRTIO_DMA_TRACK_FRAME_SHIFT);
+	BUILD_BUG_ON(DMA_TRACK_PLANE_SIZE != VIRTIO_DMA_TRACK_PLANE_SIZE);
+	BUILD_BUG_ON(VIRTIO_DMA_TRACK_LOST_NO != 0);
 
 	table = t;
 	status = s;

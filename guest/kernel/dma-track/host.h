@@ -65,13 +65,13 @@ void dma_track_host_report_function(unsigned int index);
 bool dma_track_host_find_function(u32 sbdf, u32 *generation);
 
 /**
- * dma_track_host_function_at - walk the functions in the configuration space
- * @index: 0 and up
- * @sbdf: filled in
+ * dma_track_host_read_functions - the functions in the configuration space
+ * @functions: room for VIRTIO_DMA_TRACK_MAX_CONFIG_FUNCTIONS, filled in
  *
- * Return: false if there are no more.
+ * Return: how many there are.
  */
-bool dma_track_host_function_at(unsigned int index, u32 *sbdf);
+unsigned int
+dma_track_host_read_functions(struct virtio_dma_track_config_function *functions);
 
 /**
  * dma_track_host_unfence - reset a function and let it master the bus

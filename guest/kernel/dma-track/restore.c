@@ -100,11 +100,14 @@ static bool stop_by_error_recovery(struct pci_dev *pdev)
 	return false;
 }
 
-/* Restoring uses the saved state up; drivers expect to have one. */
+/*
+ * Restoring declares the saved state used up. It is as good as before, and
+ * drivers expect to have one; saving it again takes milliseconds.
+ */
 static void restore_config(struct pci_dev *pdev)
 {
 	pci_restore_state(pdev);
-	pci_save_state(pdev);
+	pdev->state_saved = true;
 }
 
 static bool start_by_error_recovery(struct pci_dev *pdev)
@@ -167,7 +170,7 @@ static void abandon_driver(struct pci_dev *pdev, enum method method)
  * Lifts the fence for the generation of the moment, which may change while we
  * ask. Fills in the one it was lifted for.
  */
-static int unfence(struct dma_track_function *fn, u32 *generation)
+static int unfence_current(struct dma_track_function *fn, u32 *generation)
 {
 	int busy = 0, stale = 0, rc;
 
@@ -192,7 +195,18 @@ struct restore {
 	struct pci_dev *pdev;
 	enum method method;
 	u32 generation;
+	/* How long the host took, the rest being the driver's. */
+	unsigned int host_ms;
 };
+
+static int unfence(struct restore *r)
+{
+	ktime_t start = ktime_get();
+	int rc = unfence_current(r->fn, &r->generation);
+
+	r->host_ms += ktime_ms_delta(ktime_get(), start);
+	return rc;
+}
 
 /*
  * Without letting go of the device lock, so that the driver is not unbound in
@@ -207,7 +221,7 @@ static int restore_bound(struct restore *r)
 	if (!stop_driver(r->pdev, r->method))
 		goto out;
 
-	rc = unfence(r->fn, &r->generation);
+	rc = unfence(r);
 	if (rc) {
 		abandon_driver(r->pdev, r->method);
 		goto out;
@@ -227,7 +241,7 @@ static int restore_by_rebinding(struct restore *r)
 
 	r->method = BY_REBIND;
 	device_release_driver(dev);
-	rc = unfence(r->fn, &r->generation);
+	rc = unfence(r);
 	if (rc)
 		return rc;
 
@@ -288,9 +302,9 @@ static void announce(struct restore *r, int rc)
 			r->generation, rc);
 	else
 		pci_info(r->pdev,
-			 "dma_track: restored for generation %u by %s in %u ms\n",
+			 "dma_track: restored for generation %u by %s in %u ms, %u of them the host's\n",
 			 r->generation, method_names[r->method],
-			 fn->restore_ms);
+			 fn->restore_ms, r->host_ms);
 
 	dma_track_host_restored(fn->sbdf, r->generation, results[restored]);
 	envp[0] = (char *)words[restored];

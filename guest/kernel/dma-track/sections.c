@@ -11,6 +11,7 @@
 #include <linux/memory.h>
 #include <linux/notifier.h>
 #include <linux/pfn.h>
+#include <linux/virtio_dma_track.h>
 
 #include "host.h"
 #include "sections.h"

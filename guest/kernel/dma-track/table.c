@@ -51,7 +51,7 @@ static struct dma_track_section *find_section(struct dma_track_table *table,
 static u64 frames_in_word(u64 gfn, u64 end)
 {
 	unsigned int first = gfn % DMA_TRACK_WORD_FRAMES;
-	u64 nr = min_t(u64, end - gfn, DMA_TRACK_WORD_FRAMES - first);
+	u64 nr = min(end - gfn, (u64)DMA_TRACK_WORD_FRAMES - first);
 
 	return (~0ULL >> (DMA_TRACK_WORD_FRAMES - nr)) << first;
 }
@@ -63,7 +63,7 @@ static u64 next_word(u64 gfn)
 
 static unsigned int word_of(u64 gfn)
 {
-	return (gfn % VIRTIO_DMA_TRACK_SECTION_FRAMES) / DMA_TRACK_WORD_FRAMES;
+	return (gfn % DMA_TRACK_SECTION_FRAMES) / DMA_TRACK_WORD_FRAMES;
 }
 
 /* Adds mapping counts. Returns how many frames became sticky by it. */
@@ -301,8 +301,7 @@ void dma_track_table_sync(struct dma_track_table *table, u64 gfn,
 
 void dma_track_table_give_up(struct dma_track_table *table, u32 reason)
 {
-	cmpxchg(table->lost, cpu_to_le32(VIRTIO_DMA_TRACK_LOST_NO),
-		cpu_to_le32(reason));
+	cmpxchg(table->lost, 0, cpu_to_le32(reason));
 }
 
 void dma_track_table_set_logging(struct dma_track_table *table, bool logging)
@@ -334,19 +333,20 @@ static bool section_is_empty(struct dma_track_section *section)
 	return true;
 }
 
-void dma_track_table_connect(struct dma_track_table *table)
+bool dma_track_table_connect(struct dma_track_table *table)
 {
 	struct dma_track_section *section;
+	bool covered = true;
 	u32 nr = 0;
 
 	WRITE_ONCE(table->connected, true);
 
 	while ((section = dma_track_table_next(table, nr))) {
 		if (!section->accepted && !section_is_empty(section))
-			dma_track_table_give_up(table,
-						VIRTIO_DMA_TRACK_LOST_NO_SECTION);
+			covered = false;
 		nr = section->nr + 1;
 	}
+	return covered;
 }
 
 void dma_track_table_disconnect(struct dma_track_table *table)
@@ -398,7 +398,7 @@ static struct dma_track_section *section_alloc(u32 nr)
 	struct dma_track_section *section;
 	int i;
 
-	BUILD_BUG_ON(PAGE_SIZE != VIRTIO_DMA_TRACK_PLANE_SIZE);
+	BUILD_BUG_ON(PAGE_SIZE != DMA_TRACK_PLANE_SIZE);
 
 	/*
 	 * Counts are touched with every mapping. The direct map has large
@@ -479,7 +479,7 @@ bool dma_track_table_read_frame(struct dma_track_table *table, u64 gfn,
 	frame->streaming = bits & BIT_ULL(bit);
 	bits = le64_to_cpu(section->planes[DMA_TRACK_COHERENT][word]);
 	frame->coherent = bits & BIT_ULL(bit);
-	frame->count = section->counts[gfn % VIRTIO_DMA_TRACK_SECTION_FRAMES];
+	frame->count = section->counts[gfn % DMA_TRACK_SECTION_FRAMES];
 	raw_spin_unlock_irqrestore(&section->lock[word], flags);
 	return true;
 }

@@ -12,15 +12,14 @@
 #include <linux/percpu.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
-#include <linux/virtio_dma_track.h>
 
-#define DMA_TRACK_WORD_FRAMES	64
+/* One bit per frame fills a plane of 4 KiB, in words of 64 bits. */
+#define DMA_TRACK_SECTION_FRAMES	32768
+#define DMA_TRACK_SECTION_FRAME_SHIFT	15
+#define DMA_TRACK_PLANE_SIZE		4096
+#define DMA_TRACK_WORD_FRAMES		64
 #define DMA_TRACK_PLANE_WORDS \
-	(VIRTIO_DMA_TRACK_SECTION_FRAMES / DMA_TRACK_WORD_FRAMES)
-
-/* Frames per section, as a shift. */
-#define DMA_TRACK_SECTION_FRAME_SHIFT \
-	(VIRTIO_DMA_TRACK_SECTION_SHIFT - VIRTIO_DMA_TRACK_FRAME_SHIFT)
+	(DMA_TRACK_SECTION_FRAMES / DMA_TRACK_WORD_FRAMES)
 
 /*
  * Sections are found through two levels. 4096 sections (512 GiB) fill a leaf
@@ -41,7 +40,7 @@ enum dma_track_plane {
 
 /**
  * struct dma_track_section - 128 MiB of guest physical memory
- * @nr: which; guest physical address >> VIRTIO_DMA_TRACK_SECTION_SHIFT
+ * @nr: which; number of its first frame >> DMA_TRACK_SECTION_FRAME_SHIFT
  * @accepted: the host reads @planes. Written by the owner of the table.
  * @planes: the published pages, one bit per frame
  * @lock: one per word of a plane, for both planes. Holding it excludes every
@@ -59,7 +58,7 @@ struct dma_track_section {
 	__le64 *planes[DMA_TRACK_NR_PLANES];
 	raw_spinlock_t lock[DMA_TRACK_PLANE_WORDS];
 	u64 sticky[DMA_TRACK_PLANE_WORDS];
-	u8 counts[VIRTIO_DMA_TRACK_SECTION_FRAMES];
+	u8 counts[DMA_TRACK_SECTION_FRAMES];
 };
 
 #define DMA_TRACK_STICKY	255
@@ -84,7 +83,8 @@ struct dma_track_table_stats {
  *	the lock of the word concerned.
  * @connected: a host wants all planes: a frame in a section that it has not
  *	accepted is lost
- * @lost: VIRTIO_DMA_TRACK_LOST_*; usually in a page that the host reads
+ * @lost: zero, or the first reason of dma_track_table_give_up(); in a page that
+ *	the host reads
  * @stats: per CPU, never reset
  * @mutex: serialises changes of @leaves
  * @leaves: sections, see DMA_TRACK_LEAF_SHIFT. Read without a lock; entries
@@ -151,10 +151,11 @@ dma_track_table_next(struct dma_track_table *table, u32 nr);
  *	section
  * @table: the table; dma_track_section.accepted is up to date
  *
- * Sets the lost word if frames are pinned in another section already. The
- * caller serialises this with dma_track_table_disconnect().
+ * The caller serialises this with dma_track_table_disconnect().
+ *
+ * Return: false if frames are pinned in another section already: they are lost.
  */
-void dma_track_table_connect(struct dma_track_table *table);
+bool dma_track_table_connect(struct dma_track_table *table);
 
 /**
  * dma_track_table_disconnect - the host reads no planes any more
@@ -215,7 +216,7 @@ void dma_track_table_sync(struct dma_track_table *table, u64 gfn,
 /**
  * dma_track_table_give_up - a frame was lost
  * @table: the table
- * @reason: VIRTIO_DMA_TRACK_LOST_*; the first one counts
+ * @reason: not zero; the first one counts
  *
  * Any context. The host knows when this returns.
  */

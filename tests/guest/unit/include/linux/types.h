@@ -28,7 +28,7 @@ typedef __u64 u64;
 #define unlikely(x)	__builtin_expect(!!(x), 0)
 #define BUILD_BUG_ON(x)	_Static_assert(!(x), #x)
 #define BIT_ULL(n)	(1ULL << (n))
-#define min_t(t, a, b)	((t)(a) < (t)(b) ? (t)(a) : (t)(b))
+#define min(a, b)	((a) < (b) ? (a) : (b))
 #define __ffs64(x)	((unsigned int)__builtin_ctzll(x))
 #define hweight64(x)	((unsigned int)__builtin_popcountll(x))
 
@@ -57,21 +57,31 @@ struct mutex { pthread_mutex_t m; };
  * Four bytes, as in a kernel without lock debugging. Gives way to the holder,
  * which may have been preempted or stopped.
  */
-typedef pthread_spinlock_t raw_spinlock_t;
+#define raw_spinlock_t pthread_spinlock_t
 static inline void shim_lock(raw_spinlock_t *lock)
 {
 	while (pthread_spin_trylock(lock))
 		sched_yield();
 }
 
+/* Often lets somebody else in at once, who would seldom come by himself. */
+static inline void shim_unlock(raw_spinlock_t *lock)
+{
+	static __thread unsigned int n;
+
+	pthread_spin_unlock(lock);
+	if (!(++n % 8))
+		sched_yield();
+}
+
 #define raw_spin_lock_init(l)		pthread_spin_init(l, 0)
 #define raw_spin_lock_irqsave(l, f)	((f) = 0, shim_lock(l))
-#define raw_spin_unlock_irqrestore(l, f) ((void)(f), pthread_spin_unlock(l))
+#define raw_spin_unlock_irqrestore(l, f) ((void)(f), shim_unlock(l))
 
 /* One CPU, whose variables are added to atomically. */
-#define alloc_percpu(t)		((t *)calloc(1, sizeof(t)))
+#define alloc_percpu(type)	calloc(1, sizeof(type))
 #define free_percpu(p)		free(p)
-#define per_cpu_ptr(p, cpu)	(p)
+#define per_cpu_ptr(p, cpu)	(&(p)[cpu])
 #define for_each_possible_cpu(cpu) for ((cpu) = 0; (cpu) < 1; (cpu)++)
 #define this_cpu_add(x, n)	__atomic_fetch_add(&(x), n, __ATOMIC_RELAXED)
 
@@ -97,14 +107,38 @@ static inline void *shim_alloc(size_t size)
 	return memset(p, 0, size);
 }
 
-#define alloc_pages_exact(size, gfp)	shim_alloc(size)
-#define free_pages_exact(p, size)	free(p)
-#define vzalloc(size)			shim_alloc(size)
-#define vfree(p)			free(p)
-#define is_vmalloc_addr(p)		false
-#define get_zeroed_page(gfp)		((unsigned long)shim_alloc(PAGE_SIZE))
-#define free_page(p)			free((void *)(p))
-#define kvcalloc(n, size, gfp)		shim_alloc((n) * (size))
-#define kvfree(p)			free(p)
+static inline void *alloc_pages_exact(size_t size, int gfp)
+{
+	return shim_alloc(size);
+}
+
+static inline void free_pages_exact(void *p, size_t size)
+{
+	free(p);
+}
+
+static inline void *vzalloc(size_t size)
+{
+	return shim_alloc(size);
+}
+
+static inline bool is_vmalloc_addr(const void *p)
+{
+	return false;
+}
+
+static inline unsigned long get_zeroed_page(int gfp)
+{
+	return (unsigned long)shim_alloc(PAGE_SIZE);
+}
+
+static inline void *kvcalloc(size_t n, size_t size, int gfp)
+{
+	return shim_alloc(n * size);
+}
+
+#define vfree(p)	free(p)
+#define free_page(p)	free((void *)(p))
+#define kvfree(p)	free(p)
 
 #endif /* SHIM_TYPES_H */
