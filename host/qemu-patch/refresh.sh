@@ -40,6 +40,7 @@ for commit in $(git_in rev-list --reverse --no-merges base..HEAD); do
 	number=$((number + 1))
 	# shellcheck disable=SC2086 # one path per word
 	git_in format-patch -1 --zero-commit --no-numbered --no-signature \
+		--full-index \
 		--start-number "$number" -o "$stage/patches" "$commit" \
 		-- $files >/dev/null
 done

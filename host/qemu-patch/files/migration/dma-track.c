@@ -13,6 +13,8 @@
 #include "hw/pci/pci_device.h"
 #include "migration/dma-track.h"
 #include "migration/misc.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
 #include "system/runstate.h"
 #include "migration.h"
 #include "options.h"
@@ -737,4 +739,51 @@ DMATrackInfo *qmp_query_dma_track(Error **errp)
                                          sizeof(dma_track.last));
     }
     return info;
+}
+
+static void hmp_info_dma_track_function(Monitor *mon, DMATrackFunctionInfo *fn)
+{
+    monitor_printf(mon, "%s: %02x:%02x.%x, tracked by %s, %s%s%s, generation %"
+                   PRIu32 ", driver restored: %s\n", fn->name,
+                   PCI_BUS_NUM(fn->sbdf), PCI_SLOT(fn->sbdf),
+                   PCI_FUNC(fn->sbdf), DMATrackedBy_str(fn->tracked_by),
+                   fn->tracked ? "ready" : "not ready: ",
+                   fn->tracked ? "" : fn->reason,
+                   fn->fenced ? ", fenced" : "", fn->generation,
+                   DMATrackRestored_str(fn->restored));
+}
+
+void hmp_info_dma_track(Monitor *mon, const QDict *qdict)
+{
+    g_autoptr(DMATrackInfo) info = qmp_query_dma_track(NULL);
+    DMATrackProviderInfo *p = info->provider;
+    DMATrackMigrationInfo *last = info->last_migration;
+    DMATrackFunctionInfoList *fn;
+    strList *reason;
+
+    monitor_printf(mon, "migratable: %s\n", info->migratable ? "yes" : "no");
+    for (reason = info->reasons; reason; reason = reason->next) {
+        monitor_printf(mon, "  %s\n", reason->value);
+    }
+    if (p) {
+        monitor_printf(mon, "virtio-dma-track: %s, phase %s%s, %" PRIu32
+                       " sections\n", p->ready ? "ready" : "no driver",
+                       DMATrackPhase_str(p->phase),
+                       p->acknowledged ? "" : " (not acknowledged)",
+                       p->sections);
+        monitor_printf(mon, "  %" PRIu64 " maps, %" PRIu64 " unmaps, %" PRIu64
+                       " dirtied, %" PRIu64 " saturated, %" PRIu64
+                       " unknown unmaps, %" PRIu64 " undirtied\n", p->maps,
+                       p->unmaps, p->dirtied, p->saturated, p->unknown_unmaps,
+                       p->undirtied);
+    }
+    for (fn = info->functions; fn; fn = fn->next) {
+        hmp_info_dma_track_function(mon, fn->value);
+    }
+    if (last) {
+        monitor_printf(mon, "last pass: %" PRIu64 " frames pinned, %" PRIu64
+                       " of them coherent, %" PRIu64 " deferred, %" PRIu64
+                       " bytes\n", last->pinned_frames, last->coherent_frames,
+                       last->deferred_frames, last->final_pass_bytes);
+    }
 }

@@ -1022,7 +1022,9 @@ bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
     t->fn.tracked_by = by;
     t->fn.untracked_error = why;
     t->express = vfio_dma_track_find_express(t);
-    t->reset_bh = qemu_bh_new(vfio_dma_track_reset_bh, t);
+    t->reset_bh = aio_bh_new_guarded(qemu_get_aio_context(),
+                                     vfio_dma_track_reset_bh, t,
+                                     &DEVICE(vdev)->mem_reentrancy_guard);
     vfio_dma_track_add_dvsec(t);
 
     t->vm_state = qdev_add_vm_change_state_handler(DEVICE(vdev),

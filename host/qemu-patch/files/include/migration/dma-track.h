@@ -4,8 +4,8 @@
  *
  * Three parties meet here and know nothing else of each other:
  *
- *  - functions (vfio-pci, emulated PCI devices with x-untracked-dma) write guest
- *    memory unseen by QEMU; each registers a DMATrackFunction;
+ *  - functions (vfio-pci, emulated PCI devices with x-untracked-dma) write
+ *    guest memory unseen by QEMU; each registers a DMATrackFunction;
  *  - the provider (virtio-dma-track) knows from the guest which frames they may
  *    write;
  *  - migration asks, in the order of the functions below.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: BSD-3-Clause */
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * DMA test device: registers, descriptors, completions, log records
  *
