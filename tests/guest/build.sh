@@ -9,12 +9,17 @@ cd "$root" || exit 1
 # shellcheck source=tests/lib/tap.sh
 . tests/lib/tap.sh
 
+# The registers of the test device, which its emulation describes.
+device_abi=host/qemu-patch/files/include/hw/misc
+
 # prepare RELEASE ROOM: a copy to build in, so that the checkout stays clean
 prepare() {
 	copy=$root/build/kernel/$1
 	rm -rf "${copy:?}/$2" "$copy/include"
 	mkdir -p "$copy/$2"
 	cp -R include "$copy/"
+	mkdir -p "$copy/$device_abi"
+	cp -R "$device_abi/." "$copy/$device_abi/"
 	cp -R "$2/." "$copy/$2/"
 }
 
@@ -23,8 +28,10 @@ make_module() {
 	local pinned=$1 room=$2 kernel=$cache/kernels/$1/root release
 	release=$(cat "$kernel/release" 2>/dev/null || echo "$pinned")
 	shift 2
-	make -C "$copy/$room" W=1 KCFLAGS=-Werror "$@" \
-		KDIR="$kernel/usr/src/linux-headers-$release" >"$copy/log" 2>&1 ||
+	local headers=$kernel/usr/src/linux-headers-$release where
+	where=(-C "$headers" M="$copy/$room" modules)
+	[ ! -e "$room/Makefile" ] || where=(-C "$copy/$room" KDIR="$headers")
+	make "${where[@]}" W=1 KCFLAGS=-Werror "$@" >"$copy/log" 2>&1 ||
 		{ tail -n 30 "$copy/log"; return 1; }
 }
 
@@ -47,7 +54,7 @@ mapfile -t releases < <(sed 's/#.*//' tests/guest/kernels.txt |
 	awk 'NF { print $1 }')
 for release in "${releases[@]}"; do
 	for room in guest/kernel/dma-track tests/guest/module \
-		tests/guest/oracle; do
+		tests/guest/oracle tests/guest/edu; do
 		tap_run "$room builds for $release" build "$release" "$room"
 	done
 	tap_run "sparse finds nothing in the guest's module for $release" \

@@ -23,52 +23,9 @@ PROGRAMS = os.path.join(paths.ROOT, 'tests', 'guest', 'programs')
 L1_MODULES = ('igb', 'vfio-pci', 'vfio_iommu_type1', 'kvm-amd')
 # ... and the guest that moves (L2).
 L2_MODULES = ('igbvf',)
-
-L1_INIT = r'''#!/bin/busybox sh
-/bin/busybox --install -s /bin
-export PATH=/sbin:/bin HOME=/
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mount -t debugfs debugfs /sys/kernel/debug
-mount -t tmpfs tmpfs /run
-mkdir -p /dev/shm /var/run/netns
-mount -t tmpfs tmpfs /dev/shm
-for port in /sys/class/virtio-ports/*; do :; done
-ip link set lo up
-agent l1.agent
-echo "agent ended: $?"
-poweroff -f
-'''
-
-# The modules come in the order that the command line asks for, because the
-# order matters: dma_track before the drivers, or not.
-L2_INIT = r'''#!/bin/busybox sh
-/bin/busybox --install -s /bin
-export PATH=/sbin:/bin HOME=/
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mount -t debugfs debugfs /sys/kernel/debug
-mount -t tmpfs tmpfs /run
-ip link set lo up
-for word in $(cat /proc/cmdline); do
-	case $word in
-	bed.modules=*)
-		for module in $(echo "${word#*=}" | tr , ' '); do
-			echo "bed: $module"
-			if [ -e "/extra/$module.ko" ]; then
-				insmod "/extra/$module.ko"
-			else
-				modprobe "$module"
-			fi || echo "bed: $module does not load"
-		done ;;
-	esac
-done
-agent l2.agent
-echo "agent ended: $?"
-poweroff -f
-'''
+# Where guest code may look for headers: the contract, and the registers of the
+# test device, which its emulation describes.
+HEADERS = ('include/uapi', 'host/qemu-patch/files/include/hw/misc')
 
 
 def _digest(*parts):
@@ -149,7 +106,7 @@ def _tree(*directories):
 
 def module(kernel, directory, name):
     """Build the kernel module @name from a copy of @directory."""
-    files = _tree('include/uapi', directory)
+    files = _tree(*HEADERS, directory)
     key = _digest(kernel.release, *(part for file in files for part in file))
 
     def build(path):
@@ -290,7 +247,7 @@ def _base(init):
     tree.link('bin/sh', 'busybox')
     tree.copy('bin/agent', program('agent'), 0o755)
     tree.copy('bin/traffic', program('traffic'), 0o755)
-    tree.file('init', init.encode(), 0o755)
+    tree.copy('init', os.path.join(PROGRAMS, init), 0o755)
     return tree
 
 
@@ -304,7 +261,7 @@ EXTRA_MODULES = {
 
 def l2_initrd(kernel):
     """What the guest that moves runs from."""
-    tree = _base(L2_INIT)
+    tree = _base('l2-init')
     add_modules(tree, kernel, L2_MODULES)
     for name, directory in EXTRA_MODULES.items():
         if os.path.exists(os.path.join(paths.ROOT, directory, 'Kbuild')):
@@ -323,7 +280,7 @@ def firmware(name):
 
 def l1_initrd(kernel, l2_kernel, qemu):
     """What the machine's guest runs from: QEMU and the other guest in it."""
-    base = _base(L1_INIT)
+    base = _base('l1-init')
     add_modules(base, kernel, L1_MODULES)
     # Not "ip": busybox prefers its own to what is in the PATH.
     # Called with its path: busybox's shell prefers busybox's own.

@@ -9,13 +9,15 @@
  * /sys/kernel/debug/dma_edu/control takes one command at a time:
  *
  *	fill SEED	put a page that SEED stands for into the device
- *	write N		have N fresh frames written by the device, unmapped
+ *	prepare N	allocate N frames of zeroes
+ *	write N		have N of them written by the device, unmapped
  *	keep N		the same, but they stay mapped
- *	start		begin to write a fresh frame and do not wait
+ *	start		begin to write one and do not wait
  *
- * /sys/kernel/debug/dma_edu/pages lists them: KIND GPA, with KIND one of done,
- * kept, flying. No CPU touches them after they were allocated as zeroes, also
- * not when the driver is removed and probed again. probes counts probes.
+ * /sys/kernel/debug/dma_edu/pages lists those written: KIND GPA, with KIND one
+ * of done, kept, flying. No CPU touches a frame after it was prepared, also not
+ * when the driver is removed and probed again: if that is before a migration,
+ * only the device makes them differ during it. probes counts probes.
  */
 #include <linux/debugfs.h>
 #include <linux/delay.h>
@@ -54,6 +56,7 @@ static struct pci_dev *edu_pdev;
 static void __iomem *edu_regs;
 /* They outlive the device: the test compares them after a re-probe. */
 static LIST_HEAD(edu_pages);
+static LIST_HEAD(edu_prepared);
 static u32 edu_probes;
 static struct dentry *edu_dir;
 
@@ -112,30 +115,40 @@ static void edu_unmap(struct edu_page *page)
 	page->mapped = false;
 }
 
+static int edu_prepare(unsigned int n)
+{
+	struct edu_page *page;
+
+	while (n--) {
+		page = kzalloc(sizeof(*page), GFP_KERNEL);
+		if (!page)
+			return -ENOMEM;
+		page->memory = (void *)get_zeroed_page(GFP_KERNEL | GFP_DMA32);
+		if (!page->memory) {
+			kfree(page);
+			return -ENOMEM;
+		}
+		list_add_tail(&page->list, &edu_prepared);
+	}
+	return 0;
+}
+
 static struct edu_page *edu_begin(const char *kind)
 {
-	struct edu_page *page = kzalloc(sizeof(*page), GFP_KERNEL);
+	struct edu_page *page;
 
+	page = list_first_entry_or_null(&edu_prepared, struct edu_page, list);
 	if (!page)
 		return NULL;
-	page->memory = (void *)get_zeroed_page(GFP_KERNEL | GFP_DMA32);
-	if (!page->memory)
-		goto out_free;
 	page->addr = dma_map_page(&edu_pdev->dev, virt_to_page(page->memory), 0,
 				  PAGE_SIZE, DMA_FROM_DEVICE);
 	if (dma_mapping_error(&edu_pdev->dev, page->addr))
-		goto out_free_memory;
+		return NULL;
 	page->mapped = true;
 	page->kind = kind;
-	list_add_tail(&page->list, &edu_pages);
+	list_move_tail(&page->list, &edu_pages);
 	edu_start(page->addr, EDU_DMA_TO_RAM);
 	return page;
-
-out_free_memory:
-	free_page((unsigned long)page->memory);
-out_free:
-	kfree(page);
-	return NULL;
 }
 
 static int edu_write(unsigned int n, const char *kind, bool keep)
@@ -165,6 +178,8 @@ static int edu_command(const char *text)
 		return -ENODEV;
 	if (sscanf(text, "fill %llu", &seed) == 1)
 		return edu_fill(seed);
+	if (sscanf(text, "prepare %u", &n) == 1)
+		return edu_prepare(n);
 	if (sscanf(text, "write %u", &n) == 1)
 		return edu_write(n, "done", false);
 	if (sscanf(text, "keep %u", &n) == 1)
@@ -272,16 +287,22 @@ static int __init edu_init(void)
 }
 module_init(edu_init);
 
-static void __exit edu_exit(void)
+static void free_pages_of(struct list_head *list)
 {
 	struct edu_page *page, *next;
 
-	debugfs_remove(edu_dir);
-	pci_unregister_driver(&edu_driver);
-	list_for_each_entry_safe(page, next, &edu_pages, list) {
+	list_for_each_entry_safe(page, next, list, list) {
 		free_page((unsigned long)page->memory);
 		kfree(page);
 	}
+}
+
+static void __exit edu_exit(void)
+{
+	debugfs_remove(edu_dir);
+	pci_unregister_driver(&edu_driver);
+	free_pages_of(&edu_pages);
+	free_pages_of(&edu_prepared);
 }
 module_exit(edu_exit);
 

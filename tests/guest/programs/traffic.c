@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -227,8 +228,12 @@ static int serve(const char *port)
 
 		if (fd < 0)
 			continue;
-		if (!fork())
+		if (!fork()) {
+			/* The port is free when the server is gone. */
+			close(listener);
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			_exit(run_stream(fd, 10000, "peer") != 0);
+		}
 		close(fd);
 	}
 	return 0;
