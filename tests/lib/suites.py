@@ -5,18 +5,22 @@
     suites.py [--full] [SUITE[,SUITE...]]
 
 Each suite is a program that writes TAP on standard output. Its output goes to
-build/results/SUITE.tap and, shortened, to the terminal. The whole ends with a
-line 'N passed, N failed, N skipped'; the exit status is 0 only if nothing
-failed and something ran. A suite that ends with an error, without a plan, or
-with fewer tests than planned counts as one more failure, whatever it printed.
+build/results/SUITE.tap and, shortened, to the terminal. Two run at a time, the
+longest first: a suite of guests under TCG keeps about one processor busy. The
+whole ends with a line 'N passed, N failed, N skipped'; the exit status is 0
+only if nothing failed and something ran. A suite that ends with an error,
+without a plan, or with fewer tests than planned counts as one more failure,
+whatever it printed.
 """
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import tap.parser
@@ -24,7 +28,10 @@ import tap.parser
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / 'build' / 'results'
 
-# Fast to slow. Name: (command, set-up steps that it needs, seconds allowed).
+AT_ONCE = 2
+# Processes of suites that run.
+RUNNING: set = set()
+# Name: (command, set-up steps that it needs, seconds allowed).
 SUITES = {
     'lint': (['tests/lint/run.sh'], ['packages', 'backports', 'kernel',
                                      'qemu', 'lint'], 600),
@@ -114,30 +121,48 @@ def run_suite(name):
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
         text=True, errors='replace', start_new_session=True)
+    RUNNING.add(process)
     late = []
 
-    def end(_signum, _frame):
+    def end():
         late.append(limit)
         os.killpg(process.pid, signal.SIGTERM)
 
-    signal.signal(signal.SIGALRM, end)
-    signal.alarm(limit)
+    timer = threading.Timer(limit, end)
+    timer.start()
     with open(RESULTS / f'{name}.tap', 'w', encoding='utf-8') as record:
         for text in process.stdout:
             record.write(text)
             record.flush()
             if watcher.line(text.rstrip('\n')):
-                print('   ', text.rstrip('\n'), flush=True)
+                print(f'{name:>8}: {text}', end='', flush=True)
         status = process.wait()
-        signal.alarm(0)
+        timer.cancel()
+        RUNNING.discard(process)
         complaint = watcher.complaint(status, late and late[0])
         if complaint:
             record.write(f'# suite {name}: {complaint}\n')
-            print(f'    suite {name}: {complaint}', flush=True)
+            print(f'{name:>8}: not ok: {complaint}', flush=True)
             watcher.count.failed += 1
-    print(f'   {name}: {watcher.count} '
+    print(f'== {name}: {watcher.count} '
           f'({time.monotonic() - started:.0f} s)', flush=True)
     return watcher.count
+
+
+def run_suites(names):
+    """Run suites, AT_ONCE of them at a time; return the sum."""
+    total = Count()
+    order = sorted(names, key=lambda name: -SUITES[name][2])
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            for count in pool.map(run_suite, order):
+                total.add(count)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                os.killpg(process.pid, signal.SIGTERM)
+            raise
+    return total
 
 
 def set_up(names):
@@ -166,12 +191,12 @@ def main():
               f'{", ".join(SUITES)}', file=sys.stderr)
         return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
-    total = Count()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if set_up(names):
-        for name in names:
-            total.add(run_suite(name))
+        total = run_suites(names)
     else:
         print('set-up failed, see above: no suite was run')
+        total = Count()
         total.failed += 1
     print(total, flush=True)
     return 1 if total.failed or not total.passed else 0
