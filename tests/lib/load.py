@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What keeps a guest busy while it moves, and tells afterwards what was lost."""
+"""What keeps a guest busy while it moves, and tells what was lost."""
 
 import re
 
@@ -82,6 +82,11 @@ class Traffic:
             'stream': ended[0] if ended else self.stream.text()[-200:],
         }
 
+    def abandon(self):
+        """End all at once: whether anything survived is not asked."""
+        for command in (self.stream, self.ping, self.server, *self.commands):
+            command.signal(9)
+
 
 class Oracle:
     """The DMA test device at work in the guest."""
@@ -132,7 +137,7 @@ class Oracle:
         """Compare guest's memory with the log of the source's device."""
         frames = guest.read_frames([page.gpa for page in self.pages])
         return oracle.check(self.log(), self.pages, frames.__getitem__,
-                            **({'stop': stop} if stop else {}))
+                            stop=stop, resumed=guest is self.guest)
 
 
 def tracking(guest):

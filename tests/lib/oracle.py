@@ -119,6 +119,13 @@ class Log:
                 return record
         return None
 
+    def mastering(self, after):
+        """The first MASTER_ON with seq > after, or None."""
+        for record in self.records:
+            if record.seq > after and record.type == MASTER_ON:
+                return record
+        return None
+
     def faults(self):
         return [record for record in self.records if record.type == FAULT]
 
@@ -238,13 +245,16 @@ class Result:
             self.bad.append(verdict)
 
 
-def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED):
+def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
+          resumed=False):
     """Compare memory with the log; returns a Result.
 
     log: the source's device. pages: of the driver. read(gpa): the 4096 bytes
     that the destination has there. stop: when the source was quiesced, ns; the
     first loss of bus mastering after the marker if None. exposed_after: the
-    marker from which on writes are exposed, None if all are.
+    marker from which on writes are exposed, None if all are. resumed: the
+    source went on after all; what its device wrote once it mastered the bus
+    again must be there, too.
 
     What must be there is what was issued before the quiesce, even if it landed
     later, and nothing else. A page of kind inflight counts only if a transfer
@@ -256,16 +266,23 @@ def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED):
         if marker is None:
             raise BadLog(f'{log.path}: no marker {exposed_after}')
         begin = marker.seq
+    quiesce = log.quiesce(begin)
     if stop is None:
-        quiesce = log.quiesce(begin)
         stop = quiesce.time if quiesce else MASK
+    again = MASK
+    if resumed:
+        mastering = log.mastering(quiesce.seq if quiesce else begin)
+        again = mastering.time if mastering else MASK
+
+    def is_late(record):
+        return stop < record.issued < again
 
     result = Result()
     fresh = log.fresh(begin or MASK)
     writes = [record for record in log.writes() if record.seq > fresh]
-    wanted = _Writes(record for record in writes if record.issued <= stop)
-    later = _Writes(record for record in writes if record.issued > stop)
-    result.late = sum(record.issued > stop for record in writes)
+    wanted = _Writes(record for record in writes if not is_late(record))
+    later = _Writes(record for record in writes if is_late(record))
+    result.late = sum(is_late(record) for record in writes)
 
     for page in pages:
         records = wanted.of(page.iova) if page.iova else []

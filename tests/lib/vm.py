@@ -395,9 +395,10 @@ class Agent(Channel):
         status = command.wait(deadline)
         self.commands.pop(command.ident, None)
         if status:
+            said = (command.error + command.output)[-600:]
             raise CommandFailed(
                 f'{self.name}: `{script.strip()[:200]}` ended with {status}: '
-                f'{(command.error + command.output)[-600:].decode(errors="replace")}')
+                f'{said.decode(errors="replace")}')
         return command.output
 
 

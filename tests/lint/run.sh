@@ -85,7 +85,7 @@ licences() { reuse lint; }
 arrows() { tests/lint/arrows.sh; }
 
 no_foreign_names() {
-	! git grep -nE '/(root|home)/[a-z.]|(^|[^a-z])/work/' -- . \
+	! git grep -nE '(^|[^[:alnum:]_}])/((root|home)/[a-z.]|work/)' -- . \
 		':!tests/lint/run.sh' ':!LICENSE*'
 }
 

@@ -26,7 +26,8 @@ def _check_move(tap, result):
 
 
 def a_false_promise_loses_pages(test_bed, tap):
-    result = scenario.move(test_bed, tap.progress, tracked_by='external')
+    result = scenario.move(test_bed, tap.progress, tracked_by='external',
+                           whole=False)
     if not _check_move(tap, result):
         return
     for kind in load.KINDS:
@@ -54,7 +55,7 @@ def tracked_nothing_is_lost(test_bed, tap):
 
 def without_quiesce_what_is_in_flight_is_lost(test_bed, tap):
     result = scenario.move(
-        test_bed, tap.progress, mark_stop=True,
+        test_bed, tap.progress, mark_stop=True, whole=False,
         provider=scenario.PROVIDER + ',x-dma-quiesce-suppress=all')
     if not _check_move(tap, result):
         return

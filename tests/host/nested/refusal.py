@@ -7,7 +7,6 @@ import scenario
 import vm
 
 
-
 def try_to_move(test_bed, progress, **options):
     """What QEMU says when a guest with these options is to move."""
     source, destination = scenario.start_pair(test_bed, progress, **options)

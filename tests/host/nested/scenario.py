@@ -23,10 +23,11 @@ def start_pair(test_bed, progress, **options):
     return source, destination
 
 
-def move(test_bed, progress, provider=PROVIDER, tracked_by=None,
+def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
          mark_stop=False, bandwidth=BANDWIDTH, **options):
     """Move a guest under load from slot a to slot b; return the findings.
 
+    whole: its memory is expected to be whole, so wait for the traffic
     mark_stop: take the stop of the vCPUs, not bus master off, as the time
     after which nothing may land (where a test suppresses bus master off).
     """
@@ -64,9 +65,13 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None,
             "dmesg | grep 'dma_track.*restore' | tail -n 4").splitlines():
         progress('   ' + line)
     statistics = load.tracking(source)
-    network = traffic.finish(destination)
-    progress(f'traffic: outage {network["udp_outage_ms"]:.0f} ms, '
-             f'{network["stream"]}')
+    network = {}
+    if whole:
+        network = traffic.finish(destination)
+        progress(f'traffic: outage {network["udp_outage_ms"]:.0f} ms, '
+                 f'{network["stream"]}')
+    else:
+        traffic.abandon()
     stop = None
     if mark_stop:
         stop = oracle.marker_time(device.log(), oracle.MARK_STOPPED)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU's own edu: no reset, no capability, no error handlers, 28 bits of DMA."""
+"""QEMU's own edu: no reset, no capability, no handlers, 28 bits of DMA."""
 
 import struct
 
@@ -21,6 +21,7 @@ def _move(test_bed, progress, tracked_by=None):
         test_bed, progress, tracked_by=tracked_by, functions=('vf', 'edu'),
         modules='dma_track,igbvf,dma_edu')
     source.run(f'echo fill {SEED} > {DEBUGFS}/control')
+    source.run(f'echo prepare 25 > {DEBUGFS}/control')
     if tracked_by != 'external':
         load.wait_tracked(source)
     # Not by the agent's own copy of it: that would be memory of the CPU.
@@ -48,8 +49,8 @@ def _move(test_bed, progress, tracked_by=None):
         found.setdefault(kind, []).append((left[gpa], right[gpa]))
     # The restored driver works: it does what it did on the source.
     probes = destination.run(f'cat {DEBUGFS}/probes').strip()
-    destination.run(f'echo fill {SEED} > {DEBUGFS}/control && '
-                    f'echo write 1 > {DEBUGFS}/control')
+    for command in (f'fill {SEED}', 'prepare 1', 'write 1'):
+        destination.run(f'echo {command} > {DEBUGFS}/control')
     source.stop()
     destination.stop()
     return found, probes
