@@ -104,9 +104,13 @@ def _tree(*directories):
     return found
 
 
-def module(kernel, directory, name):
-    """Build the kernel module @name from a copy of @directory."""
-    files = _tree(*HEADERS, directory)
+def modules(kernel, rooms):
+    """Build kernel modules, each of which may use those before it.
+
+    rooms: {name: directory}. Returns {name: path of the module}, stripped of
+    what only a debugger reads.
+    """
+    files = _tree(*HEADERS, *rooms.values())
     key = _digest(kernel.release, *(part for file in files for part in file))
 
     def build(path):
@@ -116,11 +120,24 @@ def module(kernel, directory, name):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with open(target, 'wb') as file:
                     file.write(data)
-            _run(['make', '-j2', '-C', kernel.headers,
-                  'M=' + os.path.join(work, directory), 'modules'])
-            shutil.copy(os.path.join(work, directory, name + '.ko'), path)
+            os.mkdir(path)
+            symbols = []
+            for name, directory in rooms.items():
+                room = os.path.join(work, directory)
+                _run(['make', '-j2', '-C', kernel.headers, 'M=' + room,
+                      'KBUILD_EXTRA_SYMBOLS=' + ' '.join(symbols), 'modules'])
+                symbols.append(os.path.join(room, 'Module.symvers'))
+                built = os.path.join(path, name + '.ko')
+                shutil.copy(os.path.join(room, name + '.ko'), built)
+                _run(['strip', '--strip-debug', built])
 
-    return _cached(f'{name}-{key}.ko', build)
+    directory = _cached(f'{"-".join(rooms)}-{key}', build)
+    return {name: os.path.join(directory, name + '.ko') for name in rooms}
+
+
+def module(kernel, directory, name):
+    """Build one kernel module; return its path."""
+    return modules(kernel, {name: directory})[name]
 
 
 # --- cpio -------------------------------------------------------------------
@@ -239,7 +256,8 @@ def _plain(path):
 
 # --- The images ---------------------------------------------------------------
 
-def _base(init):
+def basic_tree(init):
+    """What every image has; init names a script of tests/guest/programs."""
     tree = Tree()
     for path in ('dev', 'proc', 'sys', 'run', 'tmp', 'sbin', 'var/run'):
         tree.directory(path)
@@ -261,7 +279,7 @@ EXTRA_MODULES = {
 
 def l2_initrd(kernel):
     """What the guest that moves runs from."""
-    tree = _base('l2-init')
+    tree = basic_tree('l2-init')
     add_modules(tree, kernel, L2_MODULES)
     for name, directory in EXTRA_MODULES.items():
         if os.path.exists(os.path.join(paths.ROOT, directory, 'Kbuild')):
@@ -280,7 +298,7 @@ def firmware(name):
 
 def l1_initrd(kernel, l2_kernel, qemu):
     """What the machine's guest runs from: QEMU and the other guest in it."""
-    base = _base('l1-init')
+    base = basic_tree('l1-init')
     add_modules(base, kernel, L1_MODULES)
     # Not "ip": busybox prefers its own to what is in the PATH.
     # Called with its path: busybox's shell prefers busybox's own.

@@ -13,15 +13,13 @@ phases   what the host asks for while it migrates
 
 import os
 import re
-import shutil
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 for room in ('lib', os.path.join('host', 'emulated')):
     sys.path.insert(0, os.path.join(HERE, '..', '..', room))
 
-# pylint: disable=wrong-import-position,protected-access
+# pylint: disable=wrong-import-position
 import guest   # noqa: E402
 import images  # noqa: E402
 import paths   # noqa: E402
@@ -81,30 +79,10 @@ class Guest(guest.Guest):
 
 
 def built(kernel):
-    """Both modules, built together: name -> path."""
-    files = images._tree('include/uapi', MODULE, PRETEND)
-    key = images._digest(kernel.release, *(part for file in files
-                                           for part in file))
-
-    def build(path):
-        with tempfile.TemporaryDirectory() as work:
-            for relative, data in files:
-                target = os.path.join(work, relative)
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                with open(target, 'wb') as file:
-                    file.write(data)
-            images._run(['make', '-C', os.path.join(work, PRETEND),
-                         'KDIR=' + kernel.headers])
-            os.mkdir(path)
-            for room, name in ((MODULE, 'dma_track'),
-                               (PRETEND, 'dma_track_test')):
-                shutil.copy(os.path.join(work, room, name + '.ko'), path)
-                images._run(['strip', '--strip-debug',
-                             os.path.join(path, name + '.ko')])
-
-    directory = images._cached(f'guest-modules-{key}', build)
-    return {name: os.path.join(directory, name)
-            for name in ('dma_track.ko', 'dma_track_test.ko')}
+    """Both modules: name -> path."""
+    paths_of = images.modules(kernel, {'dma_track': MODULE,
+                                       'dma_track_test': PRETEND})
+    return {name + '.ko': path for name, path in paths_of.items()}
 
 
 def pretend(tap, directory, name, extra):

@@ -33,8 +33,7 @@ wait_until = bed.wait_until
 
 def initrd(kernel, modules, programs):
     """Like the guest of the nested bed: our modules, and Debian's drivers."""
-    # pylint: disable=protected-access
-    tree = images._base(images.L2_INIT)
+    tree = images.basic_tree('l2-init')
     images.add_modules(tree, kernel, [name for name in modules
                                       if name not in images.EXTRA_MODULES])
     for name in modules:
