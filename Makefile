@@ -9,7 +9,7 @@ help:
 	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
 	@echo '                     everything up first. RUNS=n repeats the move'
 	@echo 'make test            all test suites; SUITE=a,b only those:'
-	@echo '                     lint abi unit build guest qtest emulated nested'
+	@echo '                     lint abi setup unit build guest qtest emulated nested'
 	@echo 'make test-full       also what is too long for every change'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
 	@echo 'make module          the guest module, for the running kernel or KDIR='

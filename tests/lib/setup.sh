@@ -129,7 +129,8 @@ private_apt() { APT_CONFIG=$cache/apt/apt.conf apt-get "$@"; }
 private_update() {
 	[ -z "${updated:-}" ] || return 0
 	private_apt_config
-	slowly "reading Debian's package lists" private_apt update ||
+	slowly "reading Debian's package lists" \
+		private_apt update --error-on=any ||
 		failed "apt-get update" "Is the network there?"
 	updated=1
 }

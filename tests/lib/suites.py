@@ -36,6 +36,7 @@ SUITES = {
     'lint': (['tests/lint/run.sh'], ['packages', 'backports', 'kernel',
                                      'qemu', 'lint'], 600),
     'abi': (['tests/abi/run.sh'], ['packages', 'backports', 'qemu'], 120),
+    'setup': (['tests/lib/setup_test.sh'], ['packages', 'kernel'], 600),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 600),
     'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint'], 600),
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
