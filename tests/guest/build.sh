@@ -12,27 +12,27 @@ cd "$root" || exit 1
 # The registers of the test device, which its emulation describes.
 device_abi=host/qemu-patch/files/include/hw/misc
 
-# prepare RELEASE ROOM: a copy to build in, so that the checkout stays clean
+# prepare RELEASE ROOM: a copy to build in, so that the checkout stays clean; with
+# the module, whose symbols the pretend device uses
 prepare() {
+	local room
 	copy=$root/build/kernel/$1
-	rm -rf "${copy:?}/$2" "$copy/include"
+	rm -rf "${copy:?}"
 	mkdir -p "$copy/$2"
 	cp -R include "$copy/"
-	mkdir -p "$copy/$device_abi"
-	cp -R "$device_abi/." "$copy/$device_abi/"
-	cp -R "$2/." "$copy/$2/"
+	for room in "$device_abi" guest/kernel/dma-track "$2"; do
+		mkdir -p "$copy/$room"
+		cp -R "$room/." "$copy/$room/"
+	done
 }
 
-# make_module RELEASE ROOM ARGUMENT…: its output is in $copy/log
+# make_module RELEASE ROOM ARGUMENT…: its output is in $copy.log
 make_module() {
-	local pinned=$1 room=$2 kernel=$cache/kernels/$1/root release
-	release=$(cat "$kernel/release" 2>/dev/null || echo "$pinned")
+	local pinned=$1 room=$2
 	shift 2
-	local headers=$kernel/usr/src/linux-headers-$release where
-	where=(-C "$headers" M="$copy/$room" modules)
-	[ ! -e "$room/Makefile" ] || where=(-C "$copy/$room" KDIR="$headers")
-	make "${where[@]}" W=1 KCFLAGS=-Werror "$@" >"$copy/log" 2>&1 ||
-		{ tail -n 30 "$copy/log"; return 1; }
+	tests/lib/kbuild.sh "$pinned" "$copy" "$room" W=1 KCFLAGS=-Werror \
+		"$@" >"$copy.log" 2>&1 ||
+		{ tail -n 30 "$copy.log"; return 1; }
 }
 
 build() {
@@ -47,7 +47,7 @@ sparse_finds_nothing() {
 	command -v sparse >/dev/null || { echo "sparse is missing"; return 1; }
 	prepare "$1" "$2"
 	make_module "$1" "$2" C=2 CF=-D__CHECK_ENDIAN__ || return 1
-	! grep -E "$2/.*(warning|error):" "$copy/log"
+	! grep -E "$2/.*(warning|error):" "$copy.log"
 }
 
 mapfile -t releases < <(sed 's/#.*//' tests/guest/kernels.txt |

@@ -143,7 +143,7 @@ class Guest:
         return (self.command.error + self.command.output).decode(
             errors='replace').strip()
 
-    def wait_booted(self, deadline=90, tries=3):
+    def wait_booted(self, deadline=75, tries=3):
         """Wait for the agent in the guest.
 
         About every thirtieth guest of two processors stands still under TCG

@@ -17,6 +17,7 @@ import time
 import paths
 
 IMAGES = os.path.join(paths.CACHE, 'images')
+KBUILD = os.path.join(paths.ROOT, 'tests', 'lib', 'kbuild.sh')
 PROGRAMS = os.path.join(paths.ROOT, 'tests', 'guest', 'programs')
 
 # Modules of Debian's kernel that the machine's guest (L1) works with.
@@ -121,14 +122,10 @@ def modules(kernel, rooms):
                 with open(target, 'wb') as file:
                     file.write(data)
             os.mkdir(path)
-            symbols = []
             for name, directory in rooms.items():
-                room = os.path.join(work, directory)
-                _run(['make', '-j2', '-C', kernel.headers, 'M=' + room,
-                      'KBUILD_EXTRA_SYMBOLS=' + ' '.join(symbols), 'modules'])
-                symbols.append(os.path.join(room, 'Module.symvers'))
+                _run([KBUILD, kernel.pinned, work, directory, '-j2'])
                 built = os.path.join(path, name + '.ko')
-                shutil.copy(os.path.join(room, name + '.ko'), built)
+                shutil.copy(os.path.join(work, directory, name + '.ko'), built)
                 _run(['strip', '--strip-debug', built])
 
     directory = _cached(f'{"-".join(rooms)}-{key}', build)

@@ -53,6 +53,7 @@ class Kernel:
         if not found:
             raise Missing(f'kernel {pinned} is not in kernels.txt')
         name, self.root = found[0]
+        self.pinned = name
         modules = os.path.join(self.root, 'lib', 'modules')
         if not os.path.isdir(modules):
             raise Missing(f'kernel {name} is not unpacked in {self.root}; '
@@ -62,8 +63,9 @@ class Kernel:
         self.modules = os.path.join(modules, self.release)
         self.image = os.path.join(self.root, 'boot',
                                   'vmlinuz-' + self.release)
-        self.headers = os.path.join(self.root, 'usr', 'src',
-                                    'linux-headers-' + self.release)
+        if not os.path.exists(self.image):
+            # Where newer packages have it.
+            self.image = os.path.join(self.modules, 'vmlinuz')
 
 
 def scratch(name):

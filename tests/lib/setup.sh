@@ -97,20 +97,27 @@ apt_install() {
 
 # --- A private apt: the machine's own lists and sources are not touched ------
 
+# One for each suite of Debian that something comes from.
+suite=bookworm
+
+# site RELEASE FALLBACK: where this machine gets that release from
 # shellcheck disable=SC2016 # apt expands them
+site() {
+	apt-get indextargets --format '$(SITE) $(RELEASE)' |
+		awk -v release="$1" -v site="$2" \
+			'$2 == release { site = $1; exit } END { print site }'
+}
+
 private_apt_config() {
-	local apt=$cache/apt site security
-	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-	site=$(apt-get indextargets --format '$(SITE) $(RELEASE)' |
-		awk '$2 == "bookworm" { print $1; exit }')
-	security=$(apt-get indextargets --format '$(SITE) $(RELEASE)' |
-		awk '$2 == "bookworm-security" { print $1; exit }')
-	[ -n "$site" ] || site=http://deb.debian.org/debian
-	[ -n "$security" ] || security=http://deb.debian.org/debian-security
+	local apt=$cache/apt-$suite main security
 	local by="[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-	cat >"$apt/sources.list" <<-END
-		deb $by $site bookworm main
-		deb $by $site bookworm-backports main
+	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+	main=$(site bookworm http://deb.debian.org/debian)
+	security=$(site bookworm-security \
+		http://deb.debian.org/debian-security)
+	echo "deb $by $main $suite main" >"$apt/sources.list"
+	[ "$suite" != bookworm ] || cat >>"$apt/sources.list" <<-END
+		deb $by $main bookworm-backports main
 		deb $by $security bookworm-security main
 	END
 	cat >"$apt/apt.conf" <<-END
@@ -120,19 +127,21 @@ private_apt_config() {
 		Dir::Cache "$apt";
 		Dir::Cache::archives "$apt/archives";
 		APT::Sandbox::User "root";
+		APT::Install-Recommends "false";
 		Acquire::Retries "2";
 	END
 }
 
-private_apt() { APT_CONFIG=$cache/apt/apt.conf apt-get "$@"; }
+private_apt() { APT_CONFIG=$cache/apt-$suite/apt.conf "$@"; }
 
+updated=
 private_update() {
-	[ -z "${updated:-}" ] || return 0
+	[[ $updated != *" $suite "* ]] || return 0
 	private_apt_config
-	slowly "reading Debian's package lists" \
-		private_apt update --error-on=any ||
+	slowly "reading Debian's package lists of $suite" \
+		private_apt apt-get update --error-on=any ||
 		failed "apt-get update" "Is the network there?"
-	updated=1
+	updated+=" $suite "
 }
 
 # find_deb PACKAGE: print the path of a .deb that is here already
@@ -154,7 +163,7 @@ download() {
 	rm -rf "$partial"
 	mkdir -p "$partial"
 	(cd "$partial" && slowly "downloading $package" \
-		private_apt download "$1") ||
+		private_apt apt-get download "$1") ||
 		failed "downloading $package" "Is the network there?"
 	mv "$partial/${package}"_*.deb "$cache/downloads/"
 }
@@ -260,46 +269,97 @@ step_qemu() {
 kernel_release() {
 	local release=$1 series newest
 	if find_deb "linux-image-$release" >/dev/null ||
-		APT_CONFIG=$cache/apt/apt.conf apt-cache show \
+		private_apt apt-cache show \
 			"linux-image-$release" >/dev/null 2>&1; then
 		echo "$release"
 		return
 	fi
 	series=${release%%+*}
 	series=${series%.*}
-	newest=$(APT_CONFIG=$cache/apt/apt.conf apt-cache pkgnames \
-		"linux-image-$series." | sed -n 's/^linux-image-//p' |
-		grep -- '+deb12-amd64$' | sort -V | tail -n 1)
+	newest=$(private_apt apt-cache pkgnames "linux-image-$series." |
+		sed -n 's/^linux-image-//p' |
+		grep -E '^[0-9.]+(-[0-9]+|\+deb[0-9]+)-amd64$' | sort -V |
+		tail -n 1)
 	[ -n "$newest" ] || die "no kernel $series in Debian's index," \
 		"and $release is not in the cache either"
 	say "kernel $release is no longer in Debian's index; using $newest" >&2
 	echo "$newest"
 }
 
+# What the compiler of the machine can build for: image and headers suffice.
+unpack_kernel() {
+	local release=$1 dir=$2 headers=linux-headers-$1 parts
+	find_deb "$headers" >/dev/null || download "$headers"
+	parts=$(dpkg-deb -f "$(find_deb "$headers")" Depends |
+		grep -oE 'linux-(headers-[^ ,]*-common|kbuild-[^ ,]*)')
+	# shellcheck disable=SC2086 # one package per word
+	unpack "$dir" "linux-image-$release" "$headers" $parts
+	# Debian's makefile names its other half by its installed path.
+	sed -i "s,include /usr/src/,include ${dir%/*}/root/usr/src/," \
+		"$dir/usr/src/$headers/Makefile"
+}
+
+# Others come with all that a build needs, to be built in by chroot.
+unpack_kernel_and_tools() {
+	local release=$1 compiler=$2 dir=$3 archives=$cache/apt-$suite/archives
+	private_update
+	: >"$cache/apt-$suite/status"
+	rm -f "$archives"/*.deb
+	slowly "downloading kernel $release and $compiler of $suite" \
+		private_apt apt-get -y --download-only \
+		-o Dir::State::status="$cache/apt-$suite/status" install \
+		"linux-headers-$release" "linux-binary-$release" \
+		"linux-modules-$release" "$compiler" make bash dash coreutils \
+		sed grep gawk findutils perl-base ||
+		failed "downloading kernel $release" "Is the network there?"
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	slowly "unpacking kernel $release and $compiler" \
+		unpack_all "$dir" "$archives"/*.deb ||
+		failed "unpacking kernel $release" "Is the disk full?"
+	rm -f "$archives"/*.deb
+	# What maintainer scripts would have made.
+	[ -e "$dir/bin/sh" ] || ln -s dash "$dir/bin/sh"
+	ln -sf gawk "$dir/usr/bin/awk"
+	ln -sf "$compiler" "$dir/usr/bin/gcc"
+	# objtool wants to know where its stack is, to tell when that overflows.
+	mkdir -p "$dir/build" "$dir/dev" "$dir/proc/self"
+	echo "7ff000000000-7ffffffff000 rw-p 00000000 00:00 0 [stack]" \
+		>"$dir/proc/self/maps"
+	[ -e "$dir/dev/null" ] || mknod "$dir/dev/null" c 1 3 ||
+		die "cannot make a device node in $dir: not root?"
+}
+
+unpack_all() {
+	local dir=$1 deb
+	shift
+	for deb in "$@"; do
+		dpkg-deb -x "$deb" "$dir" || return 1
+	done
+}
+
 step_kernel() {
-	local pinned release version dir
-	local releases
-	mapfile -t releases < <(sed 's/#.*//' "$root/tests/guest/kernels.txt" |
-		awk 'NF { print $1 }')
-	for pinned in "${releases[@]}"; do
+	local pinned release dir compiler
+	# Not standard input: something in the loop might read it.
+	while read -r pinned suite compiler <&8; do
 		dir=$cache/kernels/$pinned
 		[ ! -e "$dir/root" ] || continue
 		need_space 1500 "kernel $pinned"
 		find_deb "linux-image-$pinned" >/dev/null || private_update
 		release=$(kernel_release "$pinned")
-		version=${release%-amd64}
 		say "kernel $release: image and headers"
 		mkdir -p "$dir"
-		unpack "$dir/unpacked" "linux-image-$release" \
-			"linux-headers-$release" "linux-headers-$version-common" \
-			"linux-kbuild-$version"
-		# Debian's makefile names its other half by its installed path.
-		sed -i "s,include /usr/src/,include $dir/root/usr/src/," \
-			"$dir/unpacked/usr/src/linux-headers-$release/Makefile"
+		if [ "$suite" = bookworm ]; then
+			unpack_kernel "$release" "$dir/unpacked"
+		else
+			unpack_kernel_and_tools "$release" "$compiler" \
+				"$dir/unpacked"
+		fi
 		depmod -b "$dir/unpacked" "$release" 2>>"$log" || true
 		echo "$release" >"$dir/unpacked/release"
 		mv "$dir/unpacked" "$dir/root"
-	done
+	done 8< <(sed 's/#.*//' "$root/tests/guest/kernels.txt" | awk 'NF')
+	suite=bookworm
 }
 
 check_machine
