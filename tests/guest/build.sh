@@ -4,7 +4,6 @@
 # Suite build: every module, for every kernel of kernels.txt, without a warning.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}
 cd "$root" || exit 1
 # shellcheck source=tests/lib/tap.sh
 . tests/lib/tap.sh
