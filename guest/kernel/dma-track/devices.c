@@ -56,10 +56,13 @@ static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
 
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_function) != sizeof(u64));
 
-	fn->state = state;
-	fn->reason = reason;
+	WRITE_ONCE(fn->state, state);
+	WRITE_ONCE(fn->reason, reason);
+
+	/* The entry is another one's as soon as the function is forgotten. */
+	mutex_lock(&functions_mutex);
 	if (fn->index < 0)
-		return;
+		goto out;
 
 	entry = (__le64 *)&status->functions[fn->index];
 	WRITE_ONCE(*entry, cpu_to_le64((u64)reason << 48 | (u64)state << 32 |
@@ -67,6 +70,8 @@ static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
 	/* Before the driver that is probed next does anything. */
 	smp_mb();
 	dma_track_host_report_function(fn->index);
+out:
+	mutex_unlock(&functions_mutex);
 }
 
 static void set_state(struct dma_track_function *fn, u16 state)
@@ -109,34 +114,49 @@ bool dma_track_function_read_generation(struct dma_track_function *fn,
 
 /* --- Counting -------------------------------------------------------------- */
 
-/* The function's device lock is held, and nothing is mapped for it. */
+/*
+ * The function's device lock is held, and no driver is bound. Nothing is mapped
+ * for it then but, perhaps, pages that a page pool had mapped before we counted
+ * and that sockets still hold. Their unmaps come late and are not known, which
+ * does no harm: such a mapping is of whole frames, also in a bounce buffer, so
+ * that no other mapping's count is theirs too.
+ */
 static void start_counting(struct dma_track_function *fn)
 {
-	if (!fn->counted)
+	/* The filter must not keep a device that goes away. */
+	mutex_lock(&functions_mutex);
+	if (!fn->counted && !fn->forgotten)
 		fn->counted = !dma_track_filter_add(&fn->pdev->dev);
+	mutex_unlock(&functions_mutex);
 }
 
 /*
- * Drivers that let others map: vfio-pci and the like, which say so, and drivers
- * that hand the function to userspace with no mapping at all, which do not.
+ * Drivers that let others map: vfio-pci and the like, which say so; drivers
+ * that hand the function to userspace with no mapping at all, which do not; and
+ * virtio, which gives its device physical addresses unless the device offers
+ * VIRTIO_F_ACCESS_PLATFORM, which is known only later.
  */
 static bool maps_behind_api(struct device *dev)
 {
-	static const char * const userspace[] = {
-		"uio_pci_generic", "igb_uio",
+	static const char * const drivers[] = {
+		"uio_pci_generic", "igb_uio", "virtio-pci",
 	};
 
 	return to_pci_driver(dev->driver)->driver_managed_dma ||
-	       match_string(userspace, ARRAY_SIZE(userspace),
+	       match_string(drivers, ARRAY_SIZE(drivers),
 			    dev->driver->name) >= 0;
 }
 
-static bool is_fenced(struct dma_track_function *fn)
+/* Has the host fenced it, or may it have? */
+static bool is_fenced(struct dma_track_function *fn, u32 generation)
 {
 	u16 reg;
 
-	if (!fn->dvsec)
-		return fn->check_fence;
+	if (fn->lifted)
+		return generation != fn->lifted_for;
+	/* Not by us: perhaps before we saw it. */
+	if (!fn->dvsec || generation != fn->generation)
+		return true;
 
 	if (pci_read_config_word(fn->pdev, fn->dvsec + PCI_DMA_QUIESCE_STATUS,
 				 &reg))
@@ -146,23 +166,26 @@ static bool is_fenced(struct dma_track_function *fn)
 }
 
 /*
- * A function that the host fenced when no driver of ours was there to restore,
- * in a guest that has rebooted since, say. Its driver would find it dead.
+ * A function that the host fenced when no driver of ours was there to restore:
+ * just now, or in a guest that has rebooted since. The driver that is probed
+ * next would find it dead.
  */
-static void lift_old_fence(struct dma_track_function *fn)
+static void lift_fence(struct dma_track_function *fn)
 {
 	u32 generation;
 	int rc;
 
-	if (!is_fenced(fn) ||
-	    !dma_track_function_read_generation(fn, &generation))
+	if (!dma_track_function_read_generation(fn, &generation) ||
+	    !is_fenced(fn, generation))
 		return;
 
-	rc = dma_track_host_unfence(fn->sbdf, generation);
-	if (rc)
-		pci_warn(fn->pdev, "dma_track: the fence stays: %d\n", rc);
-	else
-		fn->check_fence = false;
+	rc = dma_track_restore_unfence(fn, &generation);
+	if (!rc)
+		return;
+	pci_warn(fn->pdev, "dma_track: the fence stays: %d\n", rc);
+	/* Restored as soon as the host can be asked again. */
+	if (dma_track_restore_is_to_be_repeated(rc))
+		WRITE_ONCE(fn->generation, generation - 1);
 }
 
 /* The driver is set, and about to be probed. The device lock is held. */
@@ -170,6 +193,7 @@ static void driver_comes(struct dma_track_function *fn)
 {
 	struct device *dev = &fn->pdev->dev;
 
+	fn->detached = false;
 	start_counting(fn);
 	if (maps_behind_api(dev))
 		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_BEHIND_API);
@@ -179,7 +203,18 @@ static void driver_comes(struct dma_track_function *fn)
 		set_state(fn, VIRTIO_DMA_TRACK_FUNCTION_TRACKED);
 
 	dma_track_hooks_prepare_device(dev);
-	lift_old_fence(fn);
+	lift_fence(fn);
+}
+
+/*
+ * The driver could not be probed, but its managed resources are released only
+ * after this. They were counted from the beginning, or else counting cannot
+ * begin before the next driver comes. The device lock is held.
+ */
+static void driver_has_failed(struct dma_track_function *fn)
+{
+	if (fn->counted)
+		set_state(fn, VIRTIO_DMA_TRACK_FUNCTION_UNBOUND);
 }
 
 /* Its managed resources are released. The device lock is held. */
@@ -220,8 +255,45 @@ static int take_entry(void)
 }
 
 /*
- * The device lock is held, so that drivers neither come nor go. Returns a
- * reference besides the list's, or NULL.
+ * Is the device on its bus? If so, we have yet to be told that it is removed,
+ * for that comes after it has left the bus.
+ */
+static bool is_on_bus(struct dma_track_function *fn)
+{
+	struct pci_dev *pdev = get_pdev(fn->sbdf);
+	bool same = pdev == fn->pdev;
+
+	pci_dev_put(pdev);
+	return same;
+}
+
+static void forget(struct dma_track_function *fn)
+{
+	int index;
+
+	mutex_lock(&functions_mutex);
+	if (fn->forgotten) {
+		mutex_unlock(&functions_mutex);
+		return;
+	}
+	fn->forgotten = true;
+	list_del(&fn->node);
+	index = fn->index;
+	fn->index = -1;
+	if (index >= 0) {
+		WRITE_ONCE(*(__le64 *)&status->functions[index], 0);
+		clear_bit(index, entries);
+		dma_track_host_report_function(index);
+	}
+	dma_track_filter_remove(&fn->pdev->dev);
+	mutex_unlock(&functions_mutex);
+
+	dma_track_function_put(fn);
+}
+
+/*
+ * The device lock is held, so that drivers neither come nor go; but the device
+ * may. Returns a reference besides the list's, or NULL.
  */
 static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 					       u32 generation)
@@ -238,7 +310,6 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 	fn->sbdf = sbdf_of(pdev);
 	fn->dvsec = dvsec;
 	fn->generation = generation;
-	fn->check_fence = true;
 	dma_track_restore_init(fn);
 
 	mutex_lock(&functions_mutex);
@@ -246,6 +317,12 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 	kref_get(&fn->kref);
 	list_add_tail(&fn->node, &functions);
 	mutex_unlock(&functions_mutex);
+
+	if (!is_on_bus(fn)) {
+		forget(fn);
+		dma_track_function_put(fn);
+		return NULL;
+	}
 
 	if (fn->index < 0)
 		pci_err(pdev, "dma_track: too many functions: not tracked\n");
@@ -277,7 +354,31 @@ static bool is_assigned(struct pci_dev *pdev, u16 *dvsec, u32 *generation)
 /* Was an operator told that the function is not assigned? */
 static bool is_unassigned(struct dma_track_function *fn)
 {
-	return fn->reason == VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY;
+	return READ_ONCE(fn->reason) == VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY;
+}
+
+/* It turns out to be assigned. The device lock is held. */
+static void assign(struct dma_track_function *fn, u16 dvsec, u32 generation)
+{
+	fn->dvsec = dvsec;
+	WRITE_ONCE(fn->generation, generation);
+}
+
+/*
+ * The host may have begun to name a function that was not assigned before.
+ * Returns whether it still is not. The device lock is held.
+ */
+static bool stays_unassigned(struct dma_track_function *fn)
+{
+	u32 generation;
+	u16 dvsec;
+
+	if (!is_unassigned(fn))
+		return false;
+	if (!is_assigned(fn->pdev, &dvsec, &generation))
+		return true;
+	assign(fn, dvsec, generation);
+	return false;
 }
 
 /* Adds the function if it is assigned, and not known yet. */
@@ -307,7 +408,7 @@ static void discover(struct pci_dev *pdev)
 	/* The host may have begun to name one that was not assigned before. */
 	if (fn && (is_unassigned(fn) ||
 		   fn->state == VIRTIO_DMA_TRACK_FUNCTION_NONE)) {
-		WRITE_ONCE(fn->generation, generation);
+		assign(fn, dvsec, generation);
 		find_out_state(fn);
 	}
 	device_unlock(&pdev->dev);
@@ -331,22 +432,6 @@ static struct dma_track_function *discover_late(struct pci_dev *pdev)
 	return add_function(pdev, dvsec, generation);
 }
 
-static void forget(struct dma_track_function *fn)
-{
-	mutex_lock(&functions_mutex);
-	list_del_init(&fn->node);
-	if (fn->index >= 0) {
-		WRITE_ONCE(*(__le64 *)&status->functions[fn->index], 0);
-		clear_bit(fn->index, entries);
-	}
-	mutex_unlock(&functions_mutex);
-
-	if (fn->index >= 0)
-		dma_track_host_report_function(fn->index);
-	dma_track_filter_remove(&fn->pdev->dev);
-	dma_track_function_put(fn);
-}
-
 static int bus_notify(struct notifier_block *nb, unsigned long action,
 		      void *data)
 {
@@ -366,10 +451,16 @@ static int bus_notify(struct notifier_block *nb, unsigned long action,
 
 	switch (action) {
 	case BUS_NOTIFY_BIND_DRIVER:
-		driver_comes(fn);
+		if (!stays_unassigned(fn))
+			driver_comes(fn);
+		break;
+	case BUS_NOTIFY_DRIVER_NOT_BOUND:
+		if (!is_unassigned(fn))
+			driver_has_failed(fn);
 		break;
 	case BUS_NOTIFY_UNBOUND_DRIVER:
-		driver_is_gone(fn);
+		if (!stays_unassigned(fn))
+			driver_is_gone(fn);
 		break;
 	case BUS_NOTIFY_REMOVED_DEVICE:
 		forget(fn);
@@ -501,6 +592,21 @@ int dma_track_devices_track(u32 sbdf)
 	}
 	pci_dev_put(pdev);
 	return rc;
+}
+
+int dma_track_devices_replaced(struct pci_dev *pdev)
+{
+	struct dma_track_function *fn = find_function(pdev);
+
+	if (!fn)
+		return -ENODEV;
+
+	device_lock(&pdev->dev);
+	WRITE_ONCE(fn->generation, fn->generation - 1);
+	fn->lifted = false;
+	device_unlock(&pdev->dev);
+	dma_track_function_put(fn);
+	return 0;
 }
 
 int dma_track_devices_start(struct virtio_dma_track_status *s)

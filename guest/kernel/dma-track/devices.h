@@ -33,15 +33,21 @@ enum dma_track_restored {
  * @kref: one for the list, one for a restore that is queued or runs
  * @pdev: the function; referenced
  * @sbdf: its name in the contract
- * @dvsec: offset of its capability; 0 if the host names it instead
- * @index: its entry in the status page; -1 if there was none left
+ * @dvsec: offset of its capability; 0 if the host names it instead. Written
+ *	under the function's device lock, when it is found to be assigned
+ * @index: its entry in the status page; -1 if there was none left, or it is
+ *	forgotten. Under the list's mutex
+ * @forgotten: it is in the list no more, and nothing may be said of it; under
+ *	the list's mutex
  * @state: VIRTIO_DMA_TRACK_FUNCTION_*; written under the function's device lock
  * @reason: VIRTIO_DMA_TRACK_REASON_*; likewise
  * @counted: its mappings are counted; likewise
- * @check_fence: the host may have fenced it before we saw it; written under the
- *	device lock and by a restore
- * @generation: restored for, or read first; written by devices.c before the
- *	function is in the list, then by restore.c
+ * @generation: restored for, or read first; written under the device lock, and
+ *	at the end of a restore
+ * @lifted: we have lifted its fence; likewise
+ * @lifted_for: for this generation; likewise
+ * @detached: its driver was taken away by a restore that is to be tried again;
+ *	likewise
  * @work: restore.c's
  * @restored: how the last restore ended; restore.c's
  * @restore_ms: how long it took; restore.c's
@@ -53,11 +59,14 @@ struct dma_track_function {
 	u32 sbdf;
 	u16 dvsec;
 	int index;
+	bool forgotten;
 	u16 state;
 	u16 reason;
 	bool counted;
-	bool check_fence;
 	u32 generation;
+	bool lifted;
+	u32 lifted_for;
+	bool detached;
 	struct work_struct work;
 	enum dma_track_restored restored;
 	unsigned int restore_ms;
@@ -105,6 +114,12 @@ void dma_track_devices_report(void);
  * as far as the guest can tell; -EBUSY if its driver maps behind the DMA API.
  */
 int dma_track_devices_track(u32 sbdf);
+
+/*
+ * For tests: forget that a function was restored, as if its generation had
+ * changed. May sleep. Return: 0, or -ENODEV if it is not known.
+ */
+int dma_track_devices_replaced(struct pci_dev *pdev);
 
 /**
  * dma_track_devices_for_each - call something for each function

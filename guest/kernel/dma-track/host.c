@@ -12,6 +12,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/scatterlist.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
 #include <linux/virtio.h>
@@ -41,7 +42,8 @@
  * @vq_lock: guards @vq and request.done
  * @answered: woken for each answer, and when @closing is set
  * @closing: the device goes away: do not wait for it
- * @sections: serialises publishing
+ * @publish_unanswered: a PUBLISH was given up, and may have been, or be,
+ *	executed nevertheless; under sections_mutex
  * @work: follows the configuration space; one at a time
  * @reports: entries of the status page that the host is to look at
  * @phase: VIRTIO_DMA_TRACK_PHASE_* in force; written by @work
@@ -54,7 +56,7 @@ struct host {
 	spinlock_t vq_lock; /* vq, request.done */
 	wait_queue_head_t answered;
 	bool closing;
-	struct mutex sections; /* publishing */
+	bool publish_unanswered;
 	struct work_struct work;
 	DECLARE_BITMAP(reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
 	u32 phase;
@@ -87,8 +89,18 @@ static struct virtio_dma_track_status *status;
  */
 static struct host __rcu *the_host;
 DEFINE_STATIC_SRCU(host_srcu);
-/* Serialises connecting and disconnecting. Taken before host.sections. */
+/* Serialises connecting and disconnecting. Taken before sections_mutex. */
 static DEFINE_MUTEX(connect_mutex);
+/*
+ * Serialises publishing, also with the_host's being set: a section that is
+ * added before it is taken is published, by its taker or by who connects next.
+ */
+static DEFINE_MUTEX(sections_mutex);
+/*
+ * Follows the configuration space. A disk may be waiting for it, so it has a
+ * thread in reserve.
+ */
+static struct workqueue_struct *config_wq;
 
 /* --- Requests ------------------------------------------------------------- */
 
@@ -289,6 +301,14 @@ static int publish(struct host *host, struct dma_track_section **sections,
 	}
 
 	rc = request_send(host, request, ANSWER_TIMEOUT);
+	if (rc == -ETIMEDOUT)
+		host->publish_unanswered = true;
+	/*
+	 * Published by a request that we gave up, for nobody else can: its
+	 * planes are this section's.
+	 */
+	if (rc == -EEXIST && nr == 1 && host->publish_unanswered)
+		rc = 0;
 	if (rc)
 		return rc;
 
@@ -300,7 +320,7 @@ static int publish(struct host *host, struct dma_track_section **sections,
 /*
  * A section in which the host knows no RAM is left out: what the guest takes
  * for RAM there is none that moves. The request says nothing of which one it
- * is, so ask for each.
+ * is, so ask for each; likewise if some are published already.
  */
 static int publish_known(struct host *host, struct dma_track_section **sections,
 			 unsigned int nr)
@@ -309,7 +329,7 @@ static int publish_known(struct host *host, struct dma_track_section **sections,
 	int rc;
 
 	rc = publish(host, sections, nr);
-	if (rc != -ENODATA)
+	if (rc != -ENODATA && (rc != -EEXIST || nr == 1))
 		return rc;
 
 	for (i = 0; i < nr; i++) {
@@ -331,7 +351,7 @@ static int publish_sections(struct host *host)
 	u32 from = 0;
 	int rc = 0;
 
-	lockdep_assert_held(&host->sections);
+	lockdep_assert_held(&sections_mutex);
 
 	batch = kcalloc(VIRTIO_DMA_TRACK_MAX_ENTRIES, sizeof(*batch),
 			GFP_KERNEL);
@@ -362,12 +382,11 @@ int dma_track_host_publish(void)
 	int idx, rc = 0;
 
 	idx = srcu_read_lock(&host_srcu);
+	mutex_lock(&sections_mutex);
 	host = srcu_dereference(the_host, &host_srcu);
-	if (host) {
-		mutex_lock(&host->sections);
+	if (host)
 		rc = publish_sections(host);
-		mutex_unlock(&host->sections);
-	}
+	mutex_unlock(&sections_mutex);
 	srcu_read_unlock(&host_srcu, idx);
 	return rc;
 }
@@ -378,6 +397,27 @@ static void read_config(struct host *host, void *to, size_t size)
 {
 	/* Again until no change came between. Four bytes at a time. */
 	__virtio_cread_many(host->vdev, 0, to, size / 4, 4);
+}
+
+/*
+ * What config_work() acts on: all but the functions.
+ *
+ * To acknowledge a phase that is not in force is to lose pages, so this does
+ * not rely on the host's counting generations of its configuration space:
+ * between two equal sequence numbers there is one phase.
+ */
+static void read_notices(struct host *host,
+			 struct virtio_dma_track_config *config)
+{
+	u32 before;
+
+	do {
+		virtio_cread_le(host->vdev, struct virtio_dma_track_config,
+				phase_seq, &before);
+		read_config(host, config,
+			    offsetof(struct virtio_dma_track_config,
+				     functions));
+	} while (le32_to_cpu(config->phase_seq) != before);
 }
 
 static void send_ack(struct host *host, u32 phase_seq)
@@ -486,13 +526,15 @@ static void config_work(struct work_struct *work)
 {
 	struct host *host = container_of(work, struct host, work);
 	struct virtio_dma_track_config config;
+	unsigned int noio;
 
 	/* Too early; comes again when connected. */
 	if (rcu_access_pointer(the_host) != host)
 		return;
 
-	read_config(host, &config,
-		    offsetof(struct virtio_dma_track_config, functions));
+	/* It must not wait for a disk that waits for this. */
+	noio = memalloc_noio_save();
+	read_notices(host, &config);
 	/*
 	 * Begins to restore what was reset, and does not wait for it. First,
 	 * because until then the guest is without the function.
@@ -501,13 +543,14 @@ static void config_work(struct work_struct *work)
 	follow_phase(host, &config);
 	send_alive(host, &config);
 	send_reports(host);
+	memalloc_noio_restore(noio);
 }
 
 static void host_config_changed(struct virtio_device *vdev)
 {
 	struct host *host = vdev->priv;
 
-	queue_work(system_highpri_wq, &host->work);
+	queue_work(config_wq, &host->work);
 }
 
 void dma_track_host_report_function(unsigned int index)
@@ -520,7 +563,7 @@ void dma_track_host_report_function(unsigned int index)
 	/* Connecting reports all entries. */
 	if (host) {
 		set_bit(index, host->reports);
-		queue_work(system_highpri_wq, &host->work);
+		queue_work(config_wq, &host->work);
 	}
 	srcu_read_unlock(&host_srcu, idx);
 }
@@ -641,7 +684,8 @@ static int publish_and_connect(struct host *host)
 	int rc;
 
 	/* So that no section is added between the two. */
-	mutex_lock(&host->sections);
+	mutex_lock(&sections_mutex);
+	host->publish_unanswered = false;
 	rc = publish_sections(host);
 	if (!rc) {
 		if (!dma_track_table_connect(table))
@@ -649,7 +693,7 @@ static int publish_and_connect(struct host *host)
 						VIRTIO_DMA_TRACK_LOST_NO_SECTION);
 		rcu_assign_pointer(the_host, host);
 	}
-	mutex_unlock(&host->sections);
+	mutex_unlock(&sections_mutex);
 	return rc;
 }
 
@@ -713,7 +757,7 @@ static int connect(struct host *host)
 	bitmap_zero(host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
 	dma_track_devices_discover();
 	dma_track_devices_report();
-	queue_work(system_highpri_wq, &host->work);
+	queue_work(config_wq, &host->work);
 	return 0;
 
 out_disconnect:
@@ -753,7 +797,6 @@ static int host_probe(struct virtio_device *vdev)
 	host->vdev = vdev;
 	spin_lock_init(&host->vq_lock);
 	init_waitqueue_head(&host->answered);
-	mutex_init(&host->sections);
 	INIT_WORK(&host->work, config_work);
 	vdev->priv = host;
 
@@ -842,6 +885,8 @@ static struct virtio_driver host_driver = {
 int dma_track_host_start(struct dma_track_table *t,
 			 struct virtio_dma_track_status *s)
 {
+	int rc;
+
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_config) != 280);
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_req_publish) != 24);
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_resp) != 8);
@@ -856,10 +901,19 @@ int dma_track_host_start(struct dma_track_table *t,
 
 	table = t;
 	status = s;
-	return register_virtio_driver(&host_driver);
+	config_wq = alloc_workqueue("dma_track", WQ_HIGHPRI | WQ_MEM_RECLAIM,
+				    0);
+	if (!config_wq)
+		return -ENOMEM;
+
+	rc = register_virtio_driver(&host_driver);
+	if (rc)
+		destroy_workqueue(config_wq);
+	return rc;
 }
 
 void dma_track_host_stop(void)
 {
 	unregister_virtio_driver(&host_driver);
+	destroy_workqueue(config_wq);
 }

@@ -20,6 +20,7 @@
 #include "hooks.h"
 #include "host.h"
 #include "inspect.h"
+#include "restore.h"
 
 static struct dma_track_table *table;
 static struct virtio_dma_track_status *status;
@@ -189,3 +190,15 @@ bool dma_track_test_hooks_intact(void)
 	return dma_track_hooks_intact();
 }
 EXPORT_SYMBOL_NS_GPL(dma_track_test_hooks_intact, DMA_TRACK_TEST);
+
+int dma_track_test_replace(struct pci_dev *pdev)
+{
+	return dma_track_devices_replaced(pdev);
+}
+EXPORT_SYMBOL_NS_GPL(dma_track_test_replace, DMA_TRACK_TEST);
+
+void dma_track_test_pretend_unfence(int rc)
+{
+	dma_track_restore_pretend(rc);
+}
+EXPORT_SYMBOL_NS_GPL(dma_track_test_pretend_unfence, DMA_TRACK_TEST);

@@ -57,4 +57,15 @@ int dma_track_test_set_logging(bool logging);
 /* See dma_track_hooks_intact(). */
 bool dma_track_test_hooks_intact(void);
 
+struct pci_dev;
+
+/*
+ * Forget that a function was restored, as if the host had replaced it and the
+ * notice of it were still to come. May sleep. Return: 0, or -ENODEV if it is not
+ * assigned.
+ */
+int dma_track_test_replace(struct pci_dev *pdev);
+/* Take @rc for the host's answer to UNFENCE, until called with 0. */
+void dma_track_test_pretend_unfence(int rc);
+
 #endif /* DMA_TRACK_INSPECT_H */

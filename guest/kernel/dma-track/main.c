@@ -24,9 +24,9 @@
  *	everything that writes to it
  * @table: which frames are pinned
  *
- * Lock order, outermost first: a function's device lock; the memory hotplug
- * lock; devices.c's list; host.c's connecting, then publishing; the table's
- * mutex; a word's lock.
+ * Lock order, outermost first: host.c's connecting; a function's device lock;
+ * the memory hotplug lock; devices.c's list; filter.c's mutex; host.c's
+ * publishing; the table's mutex; a word's lock.
  */
 struct dma_track {
 	struct virtio_dma_track_status *status;

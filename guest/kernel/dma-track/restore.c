@@ -11,13 +11,19 @@
  *
  * Each function has a work item of its own in a queue without a limit, so that
  * a driver that gets stuck blocks no other function.
+ *
+ * All memory may have to be written to the disk that is being restored before
+ * any is free: the queue has a thread in reserve, and whatever is allocated on
+ * the way waits for no disk.
  */
 #include <linux/delay.h>
 #include <linux/device.h>
+#include <linux/jiffies.h>
 #include <linux/kobject.h>
 #include <linux/ktime.h>
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
+#include <linux/sched/mm.h>
 #include <linux/workqueue.h>
 
 #include "devices.h"
@@ -44,16 +50,18 @@ static const char * const method_names[] = {
 };
 
 /*
- * A host that migrates the guest again refuses to unfence until it is done;
- * how long that takes is not ours to limit. Ask again this often, for this
- * long.
+ * A host that migrates the guest again refuses to unfence until it is done. Ask
+ * again this often, for this long: meanwhile the device lock is held, for which
+ * others are reported as hung after two minutes.
  */
 #define BUSY_INTERVAL_MS	200
-#define BUSY_TRIES		(10 * 60 * 1000 / BUSY_INTERVAL_MS)
+#define BUSY_PATIENCE		(20 * HZ)
 /* A function that is replaced faster than this many times is given up. */
 #define STALE_TRIES		16
 
 static struct workqueue_struct *restore_wq;
+/* For tests: what the host is taken to answer to UNFENCE; 0 if it is asked. */
+static int pretended_answer;
 
 /* --- The drivers' callbacks; the device lock is held ------------------------- */
 
@@ -157,37 +165,7 @@ static bool start_driver(struct pci_dev *pdev, enum method method)
 	return false;
 }
 
-/* The driver stays stopped. It must not believe in an error for ever. */
-static void abandon_driver(struct pci_dev *pdev, enum method method)
-{
-	if (method == BY_ERROR_RECOVERY)
-		pdev->error_state = pci_channel_io_normal;
-}
-
-/* --- One restore -------------------------------------------------------------- */
-
-/*
- * Lifts the fence for the generation of the moment, which may change while we
- * ask. Fills in the one it was lifted for.
- */
-static int unfence_current(struct dma_track_function *fn, u32 *generation)
-{
-	int busy = 0, stale = 0, rc;
-
-	for (;;) {
-		if (!dma_track_function_read_generation(fn, generation))
-			return -ENODEV;
-
-		rc = dma_track_host_unfence(fn->sbdf, *generation);
-		if (!rc)
-			fn->check_fence = false;
-		if (rc == -ESTALE && ++stale < STALE_TRIES)
-			continue;
-		if (rc != -EBUSY || ++busy == BUSY_TRIES)
-			return rc;
-		msleep(BUSY_INTERVAL_MS);
-	}
-}
+/* --- Taking a driver away ------------------------------------------------------ */
 
 /* What the halves share. */
 struct restore {
@@ -197,14 +175,103 @@ struct restore {
 	u32 generation;
 	/* How long the host took, the rest being the driver's. */
 	unsigned int host_ms;
+	/* The host could not do it now: ask again when it is heard of. */
+	bool repeat;
 };
 
+/* What a driver that is taken away is to believe of its function. */
+enum belief {
+	/* It can be shut down. */
+	FUNCTION_IS_THERE,
+	/* It will not answer any more. */
+	FUNCTION_IS_GONE,
+};
+
+/*
+ * Takes the driver away. When it goes, it disables the function, and the kernel
+ * warns if that is disabled already, as it may be since the driver was stopped.
+ */
+static void release_driver(struct restore *r, enum belief belief)
+{
+	struct pci_dev *pdev = r->pdev;
+	struct device *dev = &pdev->dev;
+	bool enabled;
+
+	enabled = dev->driver && !pci_is_enabled(pdev) &&
+		  !pci_enable_device_mem(pdev);
+	if (belief == FUNCTION_IS_GONE)
+		WRITE_ONCE(pdev->error_state, pci_channel_io_perm_failure);
+	device_release_driver(dev);
+	if (belief == FUNCTION_IS_GONE)
+		WRITE_ONCE(pdev->error_state, pci_channel_io_normal);
+
+	device_lock(dev);
+	if (enabled && !dev->driver && pci_is_enabled(pdev))
+		pci_disable_device(pdev);
+	/* What the driver wrote to a function that is gone has not arrived. */
+	if (belief == FUNCTION_IS_GONE && !dev->driver)
+		pci_clear_master(pdev);
+	device_unlock(dev);
+}
+
+/* --- The fence ---------------------------------------------------------------- */
+
+bool dma_track_restore_is_to_be_repeated(int rc)
+{
+	switch (rc) {
+	case -ENODEV:		/* There is no host now. */
+	case -ETIMEDOUT:	/* It does not answer. */
+	case -EBUSY:
+	case -EPERM:
+	case -ESTALE:
+	case -ENOMEM:
+		return true;
+	}
+	return false;
+}
+
+int dma_track_restore_unfence(struct dma_track_function *fn, u32 *generation)
+{
+	unsigned long deadline = jiffies + BUSY_PATIENCE;
+	int stale = 0, rc;
+
+	for (;;) {
+		if (!dma_track_function_read_generation(fn, generation))
+			return -ENODEV;
+
+		rc = READ_ONCE(pretended_answer);
+		if (!rc)
+			rc = dma_track_host_unfence(fn->sbdf, *generation);
+		if (!rc) {
+			fn->lifted = true;
+			fn->lifted_for = *generation;
+			return 0;
+		}
+		if (rc == -ESTALE && ++stale < STALE_TRIES)
+			continue;
+		/* -EPERM: it is still busy with a request that we gave up. */
+		if ((rc != -EBUSY && rc != -EPERM) ||
+		    time_after(jiffies, deadline))
+			return rc;
+		msleep(BUSY_INTERVAL_MS);
+	}
+}
+
+void dma_track_restore_pretend(int rc)
+{
+	WRITE_ONCE(pretended_answer, rc);
+}
+
+/* --- One restore -------------------------------------------------------------- */
+
+/* The device lock is held. */
 static int unfence(struct restore *r)
 {
 	ktime_t start = ktime_get();
-	int rc = unfence_current(r->fn, &r->generation);
+	int rc = dma_track_restore_unfence(r->fn, &r->generation);
 
 	r->host_ms += ktime_ms_delta(ktime_get(), start);
+	r->repeat = dma_track_restore_is_to_be_repeated(rc);
 	return rc;
 }
 
@@ -214,19 +281,25 @@ static int unfence(struct restore *r)
  */
 static int restore_bound(struct restore *r)
 {
+	struct dma_track_function *fn = r->fn;
 	int rc = -EAGAIN;
 
 	device_lock(&r->pdev->dev);
 	r->method = choose_method(r->pdev);
+	if (fn->lifted && fn->lifted_for == r->generation) {
+		/* For a driver that has come meanwhile, or come and gone. */
+		rc = 0;
+		if (r->method != BY_NOBODY)
+			r->method = BY_REBIND;
+		goto out;
+	}
+	if (r->method == BY_NOBODY && fn->detached)
+		r->method = BY_REBIND;
 	if (!stop_driver(r->pdev, r->method))
 		goto out;
 
 	rc = unfence(r);
-	if (rc) {
-		abandon_driver(r->pdev, r->method);
-		goto out;
-	}
-	if (!start_driver(r->pdev, r->method))
+	if (!rc && !start_driver(r->pdev, r->method))
 		rc = -EAGAIN;
 out:
 	device_unlock(&r->pdev->dev);
@@ -236,12 +309,23 @@ out:
 /* A driver that could not be stopped, or not be started, the kind way. */
 static int restore_by_rebinding(struct restore *r)
 {
+	struct dma_track_function *fn = r->fn;
 	struct device *dev = &r->pdev->dev;
 	int rc;
 
 	r->method = BY_REBIND;
-	device_release_driver(dev);
-	rc = unfence(r);
+	release_driver(r, FUNCTION_IS_THERE);
+
+	device_lock(dev);
+	if (!dev->driver)
+		rc = unfence(r);
+	else if (fn->lifted && fn->lifted_for == r->generation)
+		rc = 0;
+	else
+		/* Somebody was quicker to bind one, to a fenced function. */
+		rc = -EIO;
+	fn->detached = r->repeat;
+	device_unlock(dev);
 	if (rc)
 		return rc;
 
@@ -249,6 +333,20 @@ static int restore_by_rebinding(struct restore *r)
 	if (rc < 0)
 		return rc;
 	return rc ? 0 : -ENXIO;
+}
+
+/*
+ * The function stays fenced, with a driver that is half stopped: better none.
+ * Told that the function is there, nvme, for one, would wait for it for ever.
+ */
+static void give_up(struct restore *r)
+{
+	struct device *dev = &r->pdev->dev;
+
+	release_driver(r, FUNCTION_IS_GONE);
+	device_lock(dev);
+	r->fn->detached = r->repeat && !dev->driver;
+	device_unlock(dev);
 }
 
 static int restore(struct restore *r)
@@ -262,11 +360,7 @@ static int restore(struct restore *r)
 	if (rc == -EAGAIN)
 		rc = restore_by_rebinding(r);
 	else if (rc && r->method != BY_NOBODY)
-		/*
-		 * Fenced still, with a driver that is half stopped: better
-		 * none.
-		 */
-		device_release_driver(dev);
+		give_up(r);
 	pm_runtime_put(dev);
 	return rc;
 }
@@ -313,6 +407,7 @@ static void announce(struct restore *r, int rc)
 
 static void restore_work(struct work_struct *work)
 {
+	unsigned int noio = memalloc_noio_save();
 	struct dma_track_function *fn;
 	u32 generation;
 
@@ -320,7 +415,7 @@ static void restore_work(struct work_struct *work)
 
 	/* Again if it was replaced meanwhile. */
 	while (dma_track_function_read_generation(fn, &generation) &&
-	       generation != fn->generation) {
+	       generation != READ_ONCE(fn->generation)) {
 		struct restore r = {
 			.fn = fn,
 			.pdev = fn->pdev,
@@ -332,10 +427,15 @@ static void restore_work(struct work_struct *work)
 		WRITE_ONCE(fn->restored, DMA_TRACK_RESTORED_RUNNING);
 		rc = restore(&r);
 		fn->restore_ms = ktime_ms_delta(ktime_get(), start);
-		WRITE_ONCE(fn->generation, r.generation);
+		if (!r.repeat)
+			WRITE_ONCE(fn->generation, r.generation);
 		announce(&r, rc);
+		/* The host's next notice, or a new host, comes back to it. */
+		if (r.repeat)
+			break;
 	}
 	dma_track_function_put(fn);
+	memalloc_noio_restore(noio);
 }
 
 void dma_track_restore_if_needed(struct dma_track_function *fn)
@@ -358,8 +458,14 @@ void dma_track_restore_init(struct dma_track_function *fn)
 
 int dma_track_restore_start(void)
 {
+	/*
+	 * Not while the system is suspended: then drivers are stopped otherwise.
+	 * "Legacy" spares drivers, which wait for works of their own in other
+	 * queues, the warning that those have no thread in reserve.
+	 */
 	restore_wq = alloc_workqueue("dma_track_restore",
-				     WQ_UNBOUND | WQ_HIGHPRI, 0);
+				     WQ_UNBOUND | WQ_HIGHPRI | WQ_FREEZABLE |
+				     WQ_MEM_RECLAIM | __WQ_LEGACY, 0);
 	return restore_wq ? 0 : -ENOMEM;
 }
 

@@ -164,8 +164,10 @@ struct virtio_dma_track_function {
 
 /**
  * struct virtio_dma_track_status - the status page
- * @lost: VIRTIO_DMA_TRACK_LOST_*. Once not LOST_NO it stays so until the device
- *	is reset; the device then refuses to complete a migration.
+ * @lost: VIRTIO_DMA_TRACK_LOST_*. Once not LOST_NO it stays so as long as the
+ *	driver is loaded, also across resets of the device, because mappings
+ *	that the driver knows nothing of may live on. The device refuses to
+ *	complete a migration meanwhile.
  * @reserved: zero
  * @maps: mappings counted since the driver started
  * @unmaps: mappings ended

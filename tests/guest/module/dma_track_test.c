@@ -7,6 +7,18 @@
  * run when the module is loaded; their outcome is in the kernel's log as TAP,
  * each line beginning with "dma_track_test: ". The module always loads, so that
  * it can be unloaded, unless there is no memory.
+ *
+ * Loaded with run=0 it is a tool for tests/guest/vm instead, in
+ * /sys/module/dma_track_test/parameters:
+ *
+ *	replace		write a function's address: the host is taken to have
+ *			replaced it, and to be about to tell
+ *	unfence		write an error number, negative: the host is taken to
+ *			answer this to UNFENCE; 0 asks the host
+ *
+ * Two PCI drivers are bound by driver_override only: dma_track_failing, whose
+ * probe fails after a managed allocation, and dma_track_witness, which says in
+ * the log what is asked of it.
  */
 #include <linux/completion.h>
 #include <linux/device.h>
@@ -16,6 +28,7 @@
 #include <linux/dmapool.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -332,6 +345,24 @@ static void test_pool(void)
 	EXPECT(!coherent(a) && !coherent(b));
 }
 
+/* Freed by hand, and with all else that is managed. */
+static void test_managed(void)
+{
+	dma_addr_t a, b;
+	void *group, *p;
+
+	group = devres_open_group(dev, NULL, GFP_KERNEL);
+	EXPECT(group);
+	p = dmam_alloc_coherent(dev, PAGE_SIZE, &a, GFP_KERNEL);
+	EXPECT(p && coherent(a));
+	EXPECT(dmam_alloc_attrs(dev, 2 * PAGE_SIZE, &b, GFP_KERNEL, 0) &&
+	       coherent(b) && coherent(b + PAGE_SIZE));
+	dmam_free_coherent(dev, PAGE_SIZE, p, a);
+	EXPECT(!coherent(a) && coherent(b));
+	devres_release_group(dev, group);
+	EXPECT(!coherent(b) && !coherent(b + PAGE_SIZE));
+}
+
 static void test_alloc_pages(void)
 {
 	struct page *page;
@@ -502,6 +533,31 @@ static void test_bounced_sg(void)
 	for (i = 0; i < NR_PAGES; i++)
 		pinned -= !streaming(addrs[i]);
 	EXPECT(pinned == 0);
+}
+
+/*
+ * An unmap that is not known ends no other mapping's pin: whole pages, which is
+ * what a page pool may unmap after its driver is gone, share no frame with
+ * others, while parts of pages do.
+ */
+static void test_bounced_frames(void)
+{
+	dma_addr_t half[4], whole;
+	int i, shared = 0;
+
+	half[0] = map(pages[0], 0, 512, DMA_FROM_DEVICE);
+	whole = map(pages[1], 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	for (i = 1; i < 4; i++)
+		half[i] = map(pages[0], 0, 512, DMA_FROM_DEVICE);
+	EXPECT(offset_in_page(whole) == 0 && count(whole) == 1);
+	for (i = 0; i < 4; i++)
+		shared += count(half[i]) > 1;
+	EXPECT(shared > 0);
+	dma_unmap_page(dev, whole, PAGE_SIZE, DMA_FROM_DEVICE);
+	for (i = 0; i < 4; i++)
+		EXPECT(streaming(half[i]));
+	for (i = 0; i < 4; i++)
+		dma_unmap_page(dev, half[i], 512, DMA_FROM_DEVICE);
 }
 
 static void test_unknown_unmap(void)
@@ -680,6 +736,8 @@ static const struct {
 	  "dma_free_attrs of nothing unpins nothing" },
 	{ test_pool, DIRECT | BOUNCED,
 	  "dma_pool" },
+	{ test_managed, DIRECT | BOUNCED,
+	  "dmam_alloc_coherent, freed by hand or with its driver" },
 	{ test_alloc_pages, DIRECT | BOUNCED,
 	  "dma_alloc_pages" },
 	{ test_noncontiguous, DIRECT | BOUNCED,
@@ -696,6 +754,8 @@ static const struct {
 	  "the bounce buffer is pinned, not the caller's page" },
 	{ test_bounced_sg, BOUNCED,
 	  "the bounce buffers of a list are pinned" },
+	{ test_bounced_frames, BOUNCED,
+	  "the bounce buffer of a whole page shares no frame" },
 	{ test_unknown_unmap, DIRECT | BOUNCED,
 	  "an unknown unmap is counted and does no harm" },
 	{ test_saturation, DIRECT,
@@ -730,6 +790,101 @@ static void run_tests(void)
 	pr_tap("1..%d\n", nr_tests);
 }
 
+/* --- A tool ---------------------------------------------------------------- */
+
+static int set_replace(const char *text, const struct kernel_param *param)
+{
+	unsigned int segment, bus, slot, function;
+	struct pci_dev *pdev;
+	int rc;
+
+	if (sscanf(text, "%x:%x:%x.%x", &segment, &bus, &slot, &function) != 4)
+		return -EINVAL;
+
+	pdev = pci_get_domain_bus_and_slot(segment, bus,
+					   PCI_DEVFN(slot, function));
+	if (!pdev)
+		return -ENODEV;
+	rc = dma_track_test_replace(pdev);
+	pci_dev_put(pdev);
+	return rc;
+}
+
+static int set_unfence(const char *text, const struct kernel_param *param)
+{
+	int answer, rc;
+
+	rc = kstrtoint(text, 0, &answer);
+	if (!rc)
+		dma_track_test_pretend_unfence(answer);
+	return rc;
+}
+
+static const struct kernel_param_ops replace_ops = { .set = set_replace };
+static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
+static bool run_wanted = true;
+
+module_param_cb(replace, &replace_ops, NULL, 0200);
+module_param_cb(unfence, &unfence_ops, NULL, 0200);
+module_param_named(run, run_wanted, bool, 0400);
+
+static int failing_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	dma_addr_t a;
+
+	if (!dmam_alloc_coherent(&pdev->dev, PAGE_SIZE, &a, GFP_KERNEL))
+		return -ENOMEM;
+	pr_tap("# managed memory is %spinned\n", coherent(a) ? "" : "not ");
+	return -EIO;
+}
+
+static struct pci_driver failing_driver = {
+	.name = "dma_track_failing",
+	.probe = failing_probe,
+};
+
+static int witness_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	pr_tap("# witness: probed\n");
+	return pci_enable_device(pdev);
+}
+
+static void witness_remove(struct pci_dev *pdev)
+{
+	pr_tap("# witness: removed from a function that is %s\n",
+	       pci_device_is_present(pdev) ? "there" : "gone");
+	pci_disable_device(pdev);
+}
+
+static pci_ers_result_t witness_error_detected(struct pci_dev *pdev,
+					       pci_channel_state_t state)
+{
+	pr_tap("# witness: stopped\n");
+	pci_disable_device(pdev);
+	return PCI_ERS_RESULT_NEED_RESET;
+}
+
+static pci_ers_result_t witness_slot_reset(struct pci_dev *pdev)
+{
+	pr_tap("# witness: started\n");
+	return pci_enable_device(pdev) ? PCI_ERS_RESULT_DISCONNECT :
+					 PCI_ERS_RESULT_RECOVERED;
+}
+
+static const struct pci_error_handlers witness_handlers = {
+	.error_detected = witness_error_detected,
+	.slot_reset = witness_slot_reset,
+};
+
+static struct pci_driver witness_driver = {
+	.name = "dma_track_witness",
+	.probe = witness_probe,
+	.remove = witness_remove,
+	.err_handler = &witness_handlers,
+};
+
+/* --- Coming and going ------------------------------------------------------- */
+
 static void free_memory(void)
 {
 	int i;
@@ -761,13 +916,24 @@ static int __init test_init(void)
 	rc = dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
 	if (rc)
 		goto out_unregister;
-	rc = dma_track_test_add_device(dev);
+	rc = pci_register_driver(&failing_driver);
 	if (rc)
 		goto out_unregister;
+	rc = pci_register_driver(&witness_driver);
+	if (rc)
+		goto out_unregister_failing;
+	rc = dma_track_test_add_device(dev);
+	if (rc)
+		goto out_unregister_witness;
 
-	run_tests();
+	if (run_wanted)
+		run_tests();
 	return 0;
 
+out_unregister_witness:
+	pci_unregister_driver(&witness_driver);
+out_unregister_failing:
+	pci_unregister_driver(&failing_driver);
 out_unregister:
 	root_device_unregister(dev);
 out_free:
@@ -778,7 +944,10 @@ module_init(test_init);
 
 static void __exit test_exit(void)
 {
+	dma_track_test_pretend_unfence(0);
 	dma_track_test_remove_device(dev);
+	pci_unregister_driver(&witness_driver);
+	pci_unregister_driver(&failing_driver);
 	root_device_unregister(dev);
 	free_memory();
 }

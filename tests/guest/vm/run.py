@@ -8,6 +8,8 @@ api      every hooked function, driven by a pretend device (tests/guest/module)
 bounce   the same with bounce buffers
 load     loading, unloading, and other tracers
 devices  which functions are tracked, and why not
+restore  drivers whose function was replaced, with hosts of all moods
+memory   memory that is added while the guest runs
 phases   what the host asks for while it migrates
 """
 
@@ -32,24 +34,38 @@ FILES = '/sys/kernel/debug/dma_track'
 TRACING = '/sys/kernel/tracing'
 SPLAT = r'WARNING:|BUG:|Oops|Call Trace'
 
+PARAMETERS = '/sys/module/dma_track_test/parameters'
+
 NET = '0000:01:00.0'
+OTHER = '0000:02:00.0'
 HOST = ['-device', 'virtio-dma-track-pci,id=track,addr=6']
 NIC = ['-netdev', 'user,id=n0', '-device',
        'e1000e,id=net0,bus=rp1,netdev=n0,x-untracked-dma=on']
+# Its writes reach the dirty log, so that it is not assigned.
+UNASSIGNED = ['-device', 'e1000e,id=net1,bus=rp2']
+DISK = ['-blockdev', 'null-co,node-name=d0,size=67108864,read-zeroes=on',
+        '-device',
+        'nvme,id=disk0,bus=rp2,serial=1,drive=d0,x-untracked-dma=on']
+VIRTIO = ['-device', 'virtio-net-pci,id=net2,bus=rp2,x-untracked-dma=on']
+ROOM = '256M,slots=2,maxmem=1G'
 
 
 class Guest(guest.Guest):
     """A guest with dma_track.ko and the pretend device at hand."""
 
-    def __init__(self, directory, name, devices=(), modules=(), extra=''):
+    def __init__(self, directory, name, devices=(), modules=(), extra='',
+                 memory=None):
         kernel = paths.Kernel()
         self.extra = extra
+        self.memory = memory
         super().__init__(directory, name, list(devices), list(modules),
                          programs=built(kernel))
 
     def arguments(self):
         words = super().arguments()
         words[words.index('-append') + 1] += ' ' + self.extra
+        if self.memory:
+            words[words.index('-m') + 1] = self.memory
         return words
 
     def load(self, deadline=60):
@@ -66,6 +82,38 @@ class Guest(guest.Guest):
             if words[0] == address:
                 return words[1:]
         return None
+
+    def entries(self, address=NET):
+        """How many functions there are of that address."""
+        return self.agent.run(f'cat {FILES}/functions').count(address)
+
+    def drive(self, action, address=NET, driver='e1000e'):
+        """Bind or unbind a driver."""
+        self.agent.run(f'echo {address} > '
+                       f'/sys/bus/pci/drivers/{driver}/{action}')
+
+    def leave_host(self):
+        """Part with the host's device; returns its name."""
+        return self.agent.run(
+            'cd /sys/bus/virtio/drivers/dma_track && d=$(echo virtio*) && '
+            'echo $d > unbind && echo $d').strip()
+
+    def join_host(self, device):
+        """Looks at all functions, as the host's notices do."""
+        self.agent.run(f'echo {device} > '
+                       '/sys/bus/virtio/drivers/dma_track/bind')
+
+    def replaced(self, address=NET):
+        """Pretend that the host has replaced a function; no notice yet."""
+        self.agent.run(f'echo {address} > {PARAMETERS}/replace')
+
+    def host_answers(self, error):
+        """Pretend that UNFENCE is answered so."""
+        self.agent.run(f'echo {error} > {PARAMETERS}/unfence')
+
+    def wait_restored(self, result, address=NET, deadline=60):
+        guest.wait_until(lambda: self.function(address)[3] == result,
+                         f'a restore of {address} that is {result}', deadline)
 
     def succeeds(self, script):
         try:
@@ -155,7 +203,8 @@ def devices(tap, directory):
 
 def late(tap, directory):
     """The driver is there first."""
-    with Guest(directory, 'late', HOST + NIC, ['e1000e']) as machine:
+    with Guest(directory, 'late', HOST + NIC + UNASSIGNED,
+               ['e1000e']) as machine:
         agent = machine.agent
         machine.load()
         tap.equal(machine.function()[:2], ['untracked', 'bound-before'],
@@ -163,19 +212,28 @@ def late(tap, directory):
         agent.run(f'echo {NET} > {FILES}/track')
         tap.equal(machine.function()[:2], ['tracked', '-'],
                   'until its driver is bound anew on request')
-        tap.ok(not machine.succeeds(f'echo 0000:00:00.0 > {FILES}/track') and
-               machine.function('0000:00:00.0')[:2] ==
-               ['untracked', 'no-capability'],
+        tap.ok(not machine.succeeds(f'echo {OTHER} > {FILES}/track') and
+               machine.function(OTHER)[:2] == ['untracked', 'no-capability'],
                'a function that is not assigned cannot be tracked')
+        machine.drive('unbind', OTHER)
+        machine.drive('bind', OTHER)
+        tap.equal((machine.function(OTHER)[:2], machine.entries(OTHER)),
+                  (['untracked', 'no-capability'], 1),
+                  'nor when its driver is bound anew')
+        agent.run('ip link set eth1 up')
+        tap.equal(machine.status()['pinned_coherent'], '0',
+                  'and its mappings are not counted')
         tap.equal(machine.splats(), '', 'late: the kernel did not complain')
 
 
 def early(tap, directory):
     """The module is there first."""
-    with Guest(directory, 'early', HOST + NIC,
+    with Guest(directory, 'early', HOST + NIC + VIRTIO,
                ['dma_track', 'e1000e']) as machine:
         agent = machine.agent
         status = machine.status()
+        tap.equal(machine.function(OTHER)[:2], ['untracked', 'behind-api'],
+                  'a virtio function may be given addresses behind the API')
         tap.equal((status['connected'], status['lost']), ('1', '0'),
                   'the host accepts all sections')
         tap.equal(machine.function()[:2], ['tracked', '-'],
@@ -186,17 +244,19 @@ def early(tap, directory):
                'receive buffers and rings of the driver are pinned',
                str(machine.status()))
 
-        agent.run('ip link set eth0 down && '
-                  f'echo {NET} > /sys/bus/pci/drivers/e1000e/unbind')
+        agent.run('ip link set eth0 down')
+        machine.drive('unbind')
         tap.equal(machine.function()[:2], ['unbound', '-'],
                   'without a driver it is unbound')
         status = machine.status()
         tap.equal((status['pinned_streaming'], status['pinned_coherent'],
                    status['unknown_unmaps']), ('0', '0', '0'),
                   'and nothing of it is pinned')
-        agent.run(f'echo {NET} > /sys/bus/pci/drivers/e1000e/bind')
+        machine.drive('bind')
         tap.equal(machine.function()[:2], ['tracked', '-'],
                   'with a driver it is tracked again')
+        failed_probe(tap, machine)
+        removal(tap, machine)
 
         agent.run('rmmod dma_track', 120)
         agent.run('ip link set eth0 up && insmod /extra/dma_track.ko', 60)
@@ -205,13 +265,229 @@ def early(tap, directory):
         tap.equal(machine.splats(), '', 'early: the kernel did not complain')
 
 
+def failed_probe(tap, machine):
+    """The driver's managed memory is freed after its probe has failed."""
+    agent = machine.agent
+    agent.run('insmod /bin/dma_track_test.ko run=0')
+    machine.drive('unbind')
+    override = f'/sys/bus/pci/devices/{NET}/driver_override'
+    agent.run(f'echo dma_track_failing > {override}')
+    tap.ok(not machine.succeeds(
+        f'echo {NET} > /sys/bus/pci/drivers/dma_track_failing/bind') and
+        'managed memory is pinned' in agent.run('dmesg'),
+        'a driver whose probe fails is counted')
+    status = machine.status()
+    tap.equal((machine.function()[:2], status['pinned_coherent'],
+               status['unknown_unmaps']), (['unbound', '-'], '0', '0'),
+              'to the end; without a driver it is unbound')
+    agent.run(f'echo > {override} && rmmod dma_track_test')
+    machine.drive('bind')
+
+
+def removal(tap, machine):
+    """Removed and found again, while others look for it."""
+    agent = machine.agent
+    looking = agent.start(
+        f'until [ -e /tmp/done ]; do echo {NET} > {FILES}/track; done '
+        '2>/dev/null')
+    agent.run(f"""
+        for i in $(seq 20); do
+            echo 1 > /sys/bus/pci/devices/{NET}/remove
+            echo 1 > /sys/bus/pci/rescan
+        done
+        touch /tmp/done""", 180)
+    looking.wait()
+    tap.equal((machine.entries(), machine.function()[:2]),
+              (1, ['tracked', '-']),
+              'removed and found again 20 times it has one entry')
+    tap.equal(machine.status()['unknown_unmaps'], '0',
+              'and all its mappings were counted')
+
+
+def restore(tap, directory):
+    with Guest(directory, 'restore', HOST + NIC + DISK,
+               ['dma_track', 'e1000e', 'nvme']) as machine:
+        agent = machine.agent
+        agent.run('insmod /bin/dma_track_test.ko run=0')
+        kind_restore(tap, machine)
+        silent_host(tap, machine)
+        dead_disk(tap, machine)
+        witness(tap, machine)
+        tap.equal(machine.splats(), '', 'restore: the kernel did not complain')
+
+
+def wait_reachable(machine):
+    """The link takes its time, and what is sent before is dropped."""
+    guest.wait_until(lambda: machine.succeeds('ping -c 1 -W 1 10.0.2.2'),
+                     'an answer to ping', 60)
+
+
+def up(machine):
+    machine.agent.run('ip link set eth0 up && '
+                      '(ip addr add 10.0.2.15/24 dev eth0 || true)')
+    wait_reachable(machine)
+
+
+def kind_restore(tap, machine):
+    up(machine)
+    name = machine.leave_host()
+    machine.replaced()
+    machine.join_host(name)
+    machine.wait_restored('ok')
+    wait_reachable(machine)
+    tap.ok('restored for generation 0 by error recovery' in
+           machine.agent.run('dmesg'),
+           'a driver is restored with its addresses')
+
+
+def silent_host(tap, machine):
+    before = machine.function()[2]
+    machine.host_answers(-110)
+    name = machine.leave_host()
+    machine.replaced()
+    machine.join_host(name)
+    machine.wait_restored('failed')
+    tap.ok(machine.function()[0] == 'unbound' and
+           machine.function()[2] != before,
+           'with a host that does not answer it is not restored',
+           str(machine.function()))
+    machine.host_answers(0)
+    machine.join_host(machine.leave_host())
+    machine.wait_restored('ok')
+    tap.equal(machine.function()[:3], ['tracked', '-', before],
+              'but as soon as the host is heard of again')
+    up(machine)
+    tap.ok(True, 'and then it works')
+
+    machine.host_answers(-16)
+    name = machine.leave_host()
+    machine.replaced()
+    machine.join_host(name)
+    machine.wait_restored('running')
+    machine.host_answers(0)
+    machine.wait_restored('ok')
+    wait_reachable(machine)
+    tap.ok(True, 'a host that is busy is asked again')
+
+
+def witness(tap, machine):
+    """A driver that tells what is asked of it."""
+    agent = machine.agent
+    override = f'/sys/bus/pci/devices/{NET}/driver_override'
+
+    def testimony():
+        """What it has told since it was asked last."""
+        return agent.run(
+            'dmesg -c | sed -n "s/.*# witness: //p"').splitlines()
+
+    agent.run(f'echo dma_track_witness > {override}; dmesg -c > /dev/null')
+    machine.drive('unbind')
+    before = machine.function()[2]
+
+    # Before the notice of the replacement, or a look for other reasons.
+    machine.replaced()
+    machine.drive('bind', driver='dma_track_witness')
+    machine.join_host(machine.leave_host())
+    guest.wait_until(lambda: machine.function()[2] == before,
+                     'the restore to end', 60)
+    tap.equal((machine.function()[3], testimony()), ('ok', ['probed']),
+              'a driver bound to a function just replaced is left alone')
+
+    name = machine.leave_host()
+    machine.replaced()
+    machine.join_host(name)
+    machine.wait_restored('ok')
+    guest.wait_until(lambda: machine.function()[2] == before,
+                     'the restore to end', 60)
+    tap.equal(testimony(), ['stopped', 'started'],
+              'a driver that was there before is restored once')
+
+    machine.host_answers(-5)
+    name = machine.leave_host()
+    machine.replaced()
+    machine.join_host(name)
+    machine.wait_restored('failed')
+    machine.host_answers(0)
+    tap.equal((machine.function()[0], testimony()),
+              ('unbound', ['stopped',
+                           'removed from a function that is gone']),
+              'the driver of a function that stays fenced is let go of')
+    machine.drive('bind', driver='dma_track_witness')
+    machine.drive('unbind', driver='dma_track_witness')
+    tap.equal(testimony(),
+              ['probed', 'removed from a function that is there'],
+              'and can be bound later')
+
+
+def dead_disk(tap, machine):
+    """Its driver waits at its removal for requests that are in flight."""
+    agent = machine.agent
+    reader = agent.start('while dd if=/dev/nvme0n1 of=/dev/null bs=64k '
+                         'iflag=direct; do :; done 2>/dev/null')
+    machine.host_answers(-5)
+    name = machine.leave_host()
+    machine.replaced(OTHER)
+    machine.join_host(name)
+    machine.wait_restored('failed', OTHER)
+    reader.wait()
+    tap.equal(machine.function(OTHER)[0], 'unbound',
+              'the driver of a disk with requests in flight is let go of too')
+    machine.host_answers(0)
+    machine.drive('bind', OTHER, 'nvme')
+    guest.wait_until(lambda: machine.succeeds('[ -b /dev/nvme0n1 ]'),
+                     'the disk to be there again', 60)
+    agent.run('dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16 iflag=direct')
+    tap.equal(machine.function(OTHER)[:2], ['tracked', '-'],
+              'and can be bound later')
+
+
+def plug(machine, number):
+    """128 MiB more; the guest brings it online."""
+    before = set(machine.agent.run('ls -d /sys/devices/system/memory/memory*')
+                 .split())
+    machine.qmp.command('object-add', **{
+        'qom-type': 'memory-backend-ram', 'id': f'm{number}',
+        'size': 128 << 20})
+    machine.qmp.command('device_add', driver='pc-dimm', id=f'dimm{number}',
+                        memdev=f'm{number}')
+    new = guest.wait_until(
+        lambda: set(machine.agent.run(
+            'ls -d /sys/devices/system/memory/memory*').split()) - before,
+        'new memory in the guest', 60)
+    for block in new:
+        machine.agent.run(f'[ $(cat {block}/state) = online ] || '
+                          f'echo online > {block}/state')
+
+
+def memory(tap, directory):
+    with Guest(directory, 'memory', HOST + NIC, ['dma_track', 'e1000e'],
+               memory=ROOM) as machine:
+        def sections():
+            return machine.qmp.command('query-dma-track')['provider'][
+                'sections']
+
+        before = sections()
+        plug(machine, 0)
+        tap.equal(sections(), before + 1,
+                  'a section is published before its memory comes online')
+        name = machine.leave_host()
+        plug(machine, 1)
+        machine.join_host(name)
+        tap.equal((sections(), machine.status()['lost']), (before + 2, '0'),
+                  'one that was added without a host, as soon as there is one')
+        tap.equal(machine.splats(), '', 'memory: the kernel did not complain')
+
+
 def phases(tap, directory):
     with Guest(directory, 'phases', HOST + NIC,
                ['dma_track', 'e1000e']) as machine:
         agent, qmp = machine.agent, machine.qmp
-        agent.run('ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0')
+        # Unmaps whatever the driver has mapped; a packet that is received may
+        # leave its buffer's frame pinned for the other buffer in it.
+        restart = 'ip link set eth0 down && ip link set eth0 up'
+        agent.run('ip link set eth0 up')
         before = int(machine.status()['dirtied'])
-        agent.run('ping -c 3 10.0.2.2')
+        agent.run(restart)
         tap.equal(int(machine.status()['dirtied']), before,
                   'nothing is dirtied while no migration runs')
 
@@ -222,7 +498,7 @@ def phases(tap, directory):
                   lambda data: data.get('status') == 'active')
         tap.equal(machine.status()['phase'], 'logging',
                   'before RAM is sent the guest logs')
-        agent.run('ping -c 5 10.0.2.2')
+        agent.run(restart)
         tap.ok(int(machine.status()['dirtied']) > before,
                'unmapped frames are dirtied while it does')
         tap.ok(not machine.succeeds('rmmod dma_track'),
@@ -234,7 +510,7 @@ def phases(tap, directory):
                          'the guest to stop logging', 30)
         tap.ok(True, 'it stops logging when the migration is cancelled')
         after = int(machine.status()['dirtied'])
-        agent.run('ping -c 3 10.0.2.2')
+        agent.run(restart)
         tap.equal(int(machine.status()['dirtied']), after,
                   'and dirtying')
 
@@ -247,11 +523,14 @@ def phases(tap, directory):
         tap.equal(machine.status()['lost'], '3',
                   'a bypassed hook sets the lost word')
         qmp.command('migrate_cancel')
+        machine.join_host(machine.leave_host())
+        tap.equal(machine.status()['lost'], '3',
+                  'for good: also when the host is met anew')
         tap.equal(machine.splats(), '', 'phases: the kernel did not complain')
 
 
 PARTS = {'api': api, 'bounce': bounce, 'load': load, 'devices': devices,
-         'phases': phases}
+         'restore': restore, 'memory': memory, 'phases': phases}
 
 
 def main():
