@@ -52,12 +52,21 @@ void dma_track_function_put(struct dma_track_function *fn)
 /* One store, so that the host never reads half of it. */
 static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
 {
+	bool was_untracked = fn->state == VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED &&
+			     state != VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED;
 	__le64 *entry;
 
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_function) != sizeof(u64));
 
 	WRITE_ONCE(fn->state, state);
 	WRITE_ONCE(fn->reason, reason);
+
+	/*
+	 * The host looks at the entry when it is told of it. A time without
+	 * tracking must not pass unseen while it migrates us.
+	 */
+	if (was_untracked)
+		dma_track_host_flush_reports();
 
 	/* The entry is another one's as soon as the function is forgotten. */
 	mutex_lock(&functions_mutex);

@@ -287,14 +287,15 @@ static int publish(struct host *host, struct dma_track_section **sections,
 	if (!request)
 		return -ENOMEM;
 
-	for (i = 0; i < nr; i++) {
+	/* As many as were allocated; the array's declaration is of one. */
+	entry = request->req.publish;
+	for (i = 0; i < nr; i++, entry++) {
 		__le64 **planes = sections[i]->planes;
 		phys_addr_t phys[DMA_TRACK_NR_PLANES] = {
 			virt_to_phys(planes[DMA_TRACK_STREAMING]),
 			virt_to_phys(planes[DMA_TRACK_COHERENT]),
 		};
 
-		entry = &request->req.publish[i];
 		entry->section = cpu_to_le32(sections[i]->nr);
 		entry->streaming = cpu_to_le64(phys[DMA_TRACK_STREAMING]);
 		entry->coherent = cpu_to_le64(phys[DMA_TRACK_COHERENT]);
@@ -565,6 +566,19 @@ void dma_track_host_report_function(unsigned int index)
 		set_bit(index, host->reports);
 		queue_work(config_wq, &host->work);
 	}
+	srcu_read_unlock(&host_srcu, idx);
+}
+
+void dma_track_host_flush_reports(void)
+{
+	struct host *host;
+	int idx;
+
+	idx = srcu_read_lock(&host_srcu);
+	host = srcu_dereference(the_host, &host_srcu);
+	/* Every wait in it is bounded, and ends when the host has gone. */
+	if (host)
+		flush_work(&host->work);
 	srcu_read_unlock(&host_srcu, idx);
 }
 
@@ -901,7 +915,8 @@ int dma_track_host_start(struct dma_track_table *t,
 
 	table = t;
 	status = s;
-	config_wq = alloc_workqueue("dma_track", WQ_HIGHPRI | WQ_MEM_RECLAIM,
+	config_wq = alloc_workqueue("dma_track",
+				    WQ_UNBOUND | WQ_HIGHPRI | WQ_MEM_RECLAIM,
 				    0);
 	if (!config_wq)
 		return -ENOMEM;

@@ -57,6 +57,14 @@ int dma_track_host_publish(void);
 void dma_track_host_report_function(unsigned int index);
 
 /**
+ * dma_track_host_flush_reports - wait until the host was told what was reported
+ *
+ * May sleep as long as the host takes to answer. Not for whoever holds a lock
+ * that the conversation with the host needs.
+ */
+void dma_track_host_flush_reports(void);
+
+/**
  * dma_track_host_find_function - is a function named in the configuration
  *	space?
  * @sbdf: the function
