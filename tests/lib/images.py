@@ -24,6 +24,8 @@ PROGRAMS = os.path.join(paths.ROOT, 'tests', 'guest', 'programs')
 L1_MODULES = ('igb', 'vfio-pci', 'vfio_iommu_type1', 'kvm-amd')
 # ... and the guest that moves (L2).
 L2_MODULES = ('igbvf',)
+# How a guest reaches its agent, where that is not built in.
+PORT_MODULES = ('virtio_pci', 'virtio_console')
 # Where guest code may look for headers: the contract, and the registers of the
 # test device, which its emulation describes.
 HEADERS = ('include/uapi', 'host/qemu-patch/files/include/hw/misc')
@@ -218,8 +220,11 @@ def _dependencies(kernel):
     return found
 
 
-def add_modules(tree, kernel, names):
-    """Put modules and all that they need where modprobe looks."""
+def add_modules(tree, kernel, names, optional=()):
+    """Put modules and all that they need where modprobe looks.
+
+    optional: what other kernels have built in.
+    """
     known = _dependencies(kernel)
     by_path = {path: needs for path, needs in known.values()}
     wanted = []
@@ -234,6 +239,9 @@ def add_modules(tree, kernel, names):
         if name.replace('-', '_') not in known:
             raise paths.Missing(f'kernel {kernel.release} has no {name}')
         want(known[name.replace('-', '_')][0])
+    for name in optional:
+        if name in known:
+            want(known[name][0])
 
     base = f'lib/modules/{kernel.release}'
     listing = ''
@@ -277,7 +285,7 @@ EXTRA_MODULES = {
 def l2_initrd(kernel):
     """What the guest that moves runs from."""
     tree = basic_tree('l2-init')
-    add_modules(tree, kernel, L2_MODULES)
+    add_modules(tree, kernel, L2_MODULES, PORT_MODULES)
     for name, directory in EXTRA_MODULES.items():
         if os.path.exists(os.path.join(paths.ROOT, directory, 'Kbuild')):
             tree.copy(f'extra/{name}.ko', module(kernel, directory, name))
@@ -296,7 +304,7 @@ def firmware(name):
 def l1_initrd(kernel, l2_kernel, qemu):
     """What the machine's guest runs from: QEMU and the other guest in it."""
     base = basic_tree('l1-init')
-    add_modules(base, kernel, L1_MODULES)
+    add_modules(base, kernel, L1_MODULES, PORT_MODULES)
     # Not "ip": busybox prefers its own to what is in the PATH.
     # Called with its path: busybox's shell prefers busybox's own.
     base.with_libraries('sbin/ip', shutil.which('ip') or '/sbin/ip')

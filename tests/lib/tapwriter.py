@@ -16,6 +16,8 @@ class Tap:
     def __init__(self):
         self.number = 0
         self.failed = 0
+        # Ends the name of each result: under which conditions.
+        self.label = ''
         self.start = time.monotonic()
         print('TAP version 13', flush=True)
 
@@ -24,7 +26,8 @@ class Tap:
         self.number += 1
         if not holds:
             self.failed += 1
-        print(f"{'ok' if holds else 'not ok'} {self.number} - {fact}")
+        print(f"{'ok' if holds else 'not ok'} {self.number} - {fact}"
+              f"{self.label}")
         if detail and not holds:
             self.note(detail)
         sys.stdout.flush()
@@ -35,7 +38,8 @@ class Tap:
 
     def skip(self, fact, why):
         self.number += 1
-        print(f'ok {self.number} - {fact} # SKIP {why}', flush=True)
+        print(f'ok {self.number} - {fact}{self.label} # SKIP {why}',
+              flush=True)
 
     def note(self, text):
         for line in str(text).splitlines():

@@ -18,13 +18,10 @@
 #include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/dma-direct.h>
-#include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/ftrace.h>
 #include <linux/iommu.h>
-#include <linux/iommu-dma.h>
 #include <linux/memremap.h>
-#include <linux/objtool.h>
 #include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/scatterlist.h>
@@ -33,6 +30,7 @@
 #include <asm/ibt.h>
 #include <asm/orc_types.h>
 
+#include "compat.h"
 #include "filter.h"
 #include "hooks.h"
 #include "table.h"
@@ -50,39 +48,49 @@
 #error "dma_alloc_*() may return a device's own memory, taken for RAM"
 #endif
 
+#ifdef DMA_TRACK_MAP_PHYS
+#define FOR_EACH_PAGE_HOOK(DO)						\
+	DO(dma_map_phys)						\
+	DO(dma_unmap_phys)
+#else
+#define FOR_EACH_PAGE_HOOK(DO)						\
+	DO(dma_map_page_attrs)						\
+	DO(dma_unmap_page_attrs)
+#endif
+#ifdef DMA_TRACK_IOVA
+#define FOR_EACH_IOVA_HOOK(DO)						\
+	DO(dma_iova_link)						\
+	DO(dma_iova_unlink)						\
+	DO(dma_iova_destroy)
+#else
+#define FOR_EACH_IOVA_HOOK(DO)
+#endif
+/* In the order in which they are put on. */
+#define FOR_EACH_HOOK(DO)						\
+	FOR_EACH_PAGE_HOOK(DO)						\
+	FOR_EACH_IOVA_HOOK(DO)						\
+	DO(dma_map_sg_attrs)						\
+	DO(dma_map_sgtable)						\
+	DO(dma_unmap_sg_attrs)						\
+	DO(__dma_sync_single_for_cpu)					\
+	DO(__dma_sync_sg_for_cpu)					\
+	DO(dma_alloc_attrs)						\
+	DO(dma_free_attrs)						\
+	DO(dma_alloc_pages)						\
+	DO(dma_free_pages)						\
+	DO(dma_alloc_noncontiguous)					\
+	DO(dma_free_noncontiguous)					\
+	DO(dma_set_mask)
+
+#define NUMBER(fn) HOOK_##fn,
 enum hook_nr {
-	HOOK_dma_map_page_attrs,
-	HOOK_dma_unmap_page_attrs,
-	HOOK_dma_map_sg_attrs,
-	HOOK_dma_map_sgtable,
-	HOOK_dma_unmap_sg_attrs,
-	HOOK___dma_sync_single_for_cpu,
-	HOOK___dma_sync_sg_for_cpu,
-	HOOK_dma_alloc_attrs,
-	HOOK_dma_free_attrs,
-	HOOK_dma_alloc_pages,
-	HOOK_dma_free_pages,
-	HOOK_dma_alloc_noncontiguous,
-	HOOK_dma_free_noncontiguous,
-	HOOK_dma_set_mask,
+	FOR_EACH_HOOK(NUMBER)
 	NR_HOOKS,
 };
 
 /* The functions themselves until they are hooked, then past their entries. */
-DEFINE_STATIC_CALL(original_dma_map_page_attrs, dma_map_page_attrs);
-DEFINE_STATIC_CALL(original_dma_unmap_page_attrs, dma_unmap_page_attrs);
-DEFINE_STATIC_CALL(original_dma_map_sg_attrs, dma_map_sg_attrs);
-DEFINE_STATIC_CALL(original_dma_map_sgtable, dma_map_sgtable);
-DEFINE_STATIC_CALL(original_dma_unmap_sg_attrs, dma_unmap_sg_attrs);
-DEFINE_STATIC_CALL(original___dma_sync_single_for_cpu, __dma_sync_single_for_cpu);
-DEFINE_STATIC_CALL(original___dma_sync_sg_for_cpu, __dma_sync_sg_for_cpu);
-DEFINE_STATIC_CALL(original_dma_alloc_attrs, dma_alloc_attrs);
-DEFINE_STATIC_CALL(original_dma_free_attrs, dma_free_attrs);
-DEFINE_STATIC_CALL(original_dma_alloc_pages, dma_alloc_pages);
-DEFINE_STATIC_CALL(original_dma_free_pages, dma_free_pages);
-DEFINE_STATIC_CALL(original_dma_alloc_noncontiguous, dma_alloc_noncontiguous);
-DEFINE_STATIC_CALL(original_dma_free_noncontiguous, dma_free_noncontiguous);
-DEFINE_STATIC_CALL(original_dma_set_mask, dma_set_mask);
+#define ORIGINAL(fn) DEFINE_STATIC_CALL(original_##fn, fn);
+FOR_EACH_HOOK(ORIGINAL)
 
 struct hook_counts {
 	u64 maps;
@@ -255,6 +263,37 @@ static __always_inline bool counts_sync(struct device *dev)
 	       dma_track_filter_has(dev);
 }
 
+#ifdef DMA_TRACK_MAP_PHYS
+/* A peer's BAR is no memory of ours. */
+static __always_inline bool is_memory(unsigned long attrs)
+{
+	return !(attrs & DMA_ATTR_MMIO);
+}
+
+static __used notrace dma_addr_t
+hooked_dma_map_phys(struct device *dev, phys_addr_t phys, size_t size,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	dma_addr_t addr;
+
+	addr = static_call(original_dma_map_phys)(dev, phys, size, dir, attrs);
+	note_call(dev, HOOK_dma_map_phys);
+	if (device_writes(dir) && is_memory(attrs) &&
+	    addr != DMA_MAPPING_ERROR && counts_map(dev))
+		range_do(dev, PIN_STREAMING, addr, size);
+	return addr;
+}
+
+static __used notrace void
+hooked_dma_unmap_phys(struct device *dev, dma_addr_t addr, size_t size,
+		      enum dma_data_direction dir, unsigned long attrs)
+{
+	note_call(dev, HOOK_dma_unmap_phys);
+	if (device_writes(dir) && is_memory(attrs) && counts_unmap(dev))
+		range_do(dev, UNPIN_STREAMING, addr, size);
+	static_call(original_dma_unmap_phys)(dev, addr, size, dir, attrs);
+}
+#else
 static __used notrace dma_addr_t
 hooked_dma_map_page_attrs(struct device *dev, struct page *page, size_t offset,
 			  size_t size, enum dma_data_direction dir,
@@ -279,6 +318,50 @@ hooked_dma_unmap_page_attrs(struct device *dev, dma_addr_t addr, size_t size,
 		range_do(dev, UNPIN_STREAMING, addr, size);
 	static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir, attrs);
 }
+#endif
+
+#ifdef DMA_TRACK_IOVA
+/* Pieces of a range of I/O addresses, which only an IOMMU makes possible. */
+static __used notrace int
+hooked_dma_iova_link(struct device *dev, struct dma_iova_state *state,
+		     phys_addr_t phys, size_t offset, size_t size,
+		     enum dma_data_direction dir, unsigned long attrs)
+{
+	int rc = static_call(original_dma_iova_link)(dev, state, phys, offset,
+						     size, dir, attrs);
+
+	note_call(dev, HOOK_dma_iova_link);
+	if (device_writes(dir) && is_memory(attrs) && !rc && counts_map(dev))
+		range_do(dev, PIN_STREAMING, state->addr + offset, size);
+	return rc;
+}
+
+static __used notrace void
+hooked_dma_iova_unlink(struct device *dev, struct dma_iova_state *state,
+		       size_t offset, size_t size, enum dma_data_direction dir,
+		       unsigned long attrs)
+{
+	note_call(dev, HOOK_dma_iova_unlink);
+	if (device_writes(dir) && is_memory(attrs) && counts_unmap(dev))
+		range_do(dev, UNPIN_STREAMING, state->addr + offset, size);
+	static_call(original_dma_iova_unlink)(dev, state, offset, size, dir,
+					      attrs);
+}
+
+/* Unlinks what is linked by itself. */
+static __used notrace void
+hooked_dma_iova_destroy(struct device *dev, struct dma_iova_state *state,
+			size_t mapped_len, enum dma_data_direction dir,
+			unsigned long attrs)
+{
+	note_call(dev, HOOK_dma_iova_destroy);
+	if (mapped_len && device_writes(dir) && is_memory(attrs) &&
+	    counts_unmap(dev))
+		range_do(dev, UNPIN_STREAMING, state->addr, mapped_len);
+	static_call(original_dma_iova_destroy)(dev, state, mapped_len, dir,
+					       attrs);
+}
+#endif
 
 static __used notrace unsigned int
 hooked_dma_map_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
@@ -431,6 +514,11 @@ hooked_dma_free_noncontiguous(struct device *dev, size_t size,
 	atomic_dec(&nr_sleepers);
 }
 
+static bool wants_syncs(void)
+{
+	return DMA_TRACK_UNMAPS_ARE_SKIPPED || READ_ONCE(sync_dirty);
+}
+
 /* Decides anew whether the device's syncs are skipped. */
 static __used notrace int
 hooked_dma_set_mask(struct device *dev, u64 mask)
@@ -438,7 +526,7 @@ hooked_dma_set_mask(struct device *dev, u64 mask)
 	int rc = static_call(original_dma_set_mask)(dev, mask);
 
 	note_call(dev, HOOK_dma_set_mask);
-	if (READ_ONCE(sync_dirty) && dma_track_filter_has(dev))
+	if (wants_syncs() && dma_track_filter_has(dev))
 		dma_reset_need_sync(dev);
 	return rc;
 }
@@ -462,9 +550,9 @@ struct hook {
  * unwinder is told.
  */
 #define UNWIND_TWO_ADDRESSES \
-	UNWIND_HINT(UNWIND_HINT_TYPE_CALL, ORC_REG_SP, 16, 0)
+	DMA_TRACK_UNWIND(UNWIND_HINT_TYPE_CALL, 16)
 #define UNWIND_AS_CALLED \
-	UNWIND_HINT(UNWIND_HINT_TYPE_FUNC, ORC_REG_SP, 8, 0)
+	DMA_TRACK_UNWIND(UNWIND_HINT_TYPE_FUNC, 8)
 
 #define DEFINE_HOOK(fn)							\
 asm(".pushsection .text, \"ax\", @progbits\n"			\
@@ -486,44 +574,18 @@ static void set_original_##fn(unsigned long addr)			\
 	static_call_update(original_##fn, (typeof(fn) *)addr);		\
 }
 
-DEFINE_HOOK(dma_map_page_attrs)
-DEFINE_HOOK(dma_unmap_page_attrs)
-DEFINE_HOOK(dma_map_sg_attrs)
-DEFINE_HOOK(dma_map_sgtable)
-DEFINE_HOOK(dma_unmap_sg_attrs)
-DEFINE_HOOK(__dma_sync_single_for_cpu)
-DEFINE_HOOK(__dma_sync_sg_for_cpu)
-DEFINE_HOOK(dma_alloc_attrs)
-DEFINE_HOOK(dma_free_attrs)
-DEFINE_HOOK(dma_alloc_pages)
-DEFINE_HOOK(dma_free_pages)
-DEFINE_HOOK(dma_alloc_noncontiguous)
-DEFINE_HOOK(dma_free_noncontiguous)
-DEFINE_HOOK(dma_set_mask)
+FOR_EACH_HOOK(DEFINE_HOOK)
 
 #define HOOK(fn)							\
 	[HOOK_##fn] = {							\
-		.name = #fn,						\
+		.name = __stringify(fn),				\
 		.function = fn,						\
 		.enter = (void *)enter_##fn,				\
 		.set_original = set_original_##fn,			\
-	}
+	},
 
 static struct hook hooks[NR_HOOKS] = {
-	HOOK(dma_map_page_attrs),
-	HOOK(dma_unmap_page_attrs),
-	HOOK(dma_map_sg_attrs),
-	HOOK(dma_map_sgtable),
-	HOOK(dma_unmap_sg_attrs),
-	HOOK(__dma_sync_single_for_cpu),
-	HOOK(__dma_sync_sg_for_cpu),
-	HOOK(dma_alloc_attrs),
-	HOOK(dma_free_attrs),
-	HOOK(dma_alloc_pages),
-	HOOK(dma_free_pages),
-	HOOK(dma_alloc_noncontiguous),
-	HOOK(dma_free_noncontiguous),
-	HOOK(dma_set_mask),
+	FOR_EACH_HOOK(HOOK)
 };
 
 /* ftrace's call, or the nop that holds its place. */
@@ -582,21 +644,22 @@ static void sentinel_remove(void)
 	ftrace_free_filter(&sentinel);
 }
 
+/* At the function's entry, or behind the landing pad of indirect branches. */
 static int hook_find_site(struct hook *hook)
 {
 	static const u8 nop5[SITE_SIZE] = { 0x0f, 0x1f, 0x44, 0x00, 0x00 };
 	u8 *code = hook->function;
+	int i;
 
-	if (IS_ENABLED(CONFIG_X86_KERNEL_IBT) && is_endbr(*(u32 *)code))
-		code += sizeof(u32);
-
-	if (memcmp(code, nop5, sizeof(nop5)) && *code != SITE_CALL) {
-		pr_err("%s does not begin as expected: %*ph\n", hook->name, 12,
-		       hook->function);
-		return -EOPNOTSUPP;
+	for (i = 0; i < 2; i++, code += sizeof(u32)) {
+		if (!memcmp(code, nop5, sizeof(nop5)) || *code == SITE_CALL) {
+			hook->site = (unsigned long)code;
+			return 0;
+		}
 	}
-	hook->site = (unsigned long)code;
-	return 0;
+	pr_err("%s does not begin as expected: %*ph\n", hook->name, 12,
+	       hook->function);
+	return -EOPNOTSUPP;
 }
 
 static bool hook_is_intact(const struct hook *hook)
@@ -626,7 +689,7 @@ static int hook_install(struct hook *hook)
 	}
 
 	hook->set_original(hook->site + SITE_SIZE);
-	rc = register_ftrace_direct(&hook->ops, (unsigned long)hook->enter);
+	rc = dma_track_register_direct(&hook->ops, hook->enter);
 	if (rc) {
 		if (rc == -EBUSY)
 			pr_err("%s is in use by a BPF program or a live patch\n",
@@ -643,7 +706,7 @@ static int hook_install(struct hook *hook)
 
 static void hook_remove(struct hook *hook)
 {
-	unregister_ftrace_direct(&hook->ops, (unsigned long)hook->enter, true);
+	dma_track_unregister_direct(&hook->ops, hook->enter);
 }
 
 /* --- Self-test ------------------------------------------------------------ */
@@ -784,12 +847,21 @@ static int selftest_noncontiguous(struct device *dev)
 			       false);
 }
 
+/* Not for a device that has no IOMMU, as the dummy. */
+#define NEEDS_IOMMU(fn)							\
+	[HOOK_##fn] = true,
+static const bool needs_iommu[NR_HOOKS] = {
+	FOR_EACH_IOVA_HOOK(NEEDS_IOMMU)
+};
+
 static int selftest_calls_seen(void)
 {
 	int i, rc = 0;
 
 	for (i = 0; i < NR_HOOKS; i++) {
-		if (selftest_calls[i] == 1 && hook_is_intact(&hooks[i]))
+		unsigned int expected = needs_iommu[i] ? 0 : 1;
+
+		if (selftest_calls[i] == expected && hook_is_intact(&hooks[i]))
 			continue;
 		pr_err("self-test: one call of %s was seen %u times\n",
 		       hooks[i].name, selftest_calls[i]);
@@ -873,7 +945,7 @@ void dma_track_hooks_set_sync_dirty(bool on)
 
 void dma_track_hooks_prepare_device(struct device *dev)
 {
-	if (READ_ONCE(sync_dirty))
+	if (wants_syncs())
 		dma_reset_need_sync(dev);
 }
 

@@ -15,6 +15,7 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "devices.h"
 #include "filter.h"
 #include "hooks.h"
@@ -149,19 +150,19 @@ int dma_track_test_add_device(struct device *dev)
 {
 	return dma_track_filter_add(dev);
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_add_device, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_add_device, DMA_TRACK_TEST_NS);
 
 void dma_track_test_remove_device(struct device *dev)
 {
 	dma_track_filter_remove(dev);
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_remove_device, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_remove_device, DMA_TRACK_TEST_NS);
 
 bool dma_track_test_read_frame(u64 gfn, struct dma_track_frame *frame)
 {
 	return dma_track_table_read_frame(table, gfn, frame);
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_read_frame, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_read_frame, DMA_TRACK_TEST_NS);
 
 void dma_track_test_read_counts(struct dma_track_test_counts *counts)
 {
@@ -169,7 +170,7 @@ void dma_track_test_read_counts(struct dma_track_test_counts *counts)
 	dma_track_hooks_read_counts(&counts->maps, &counts->unmaps);
 	counts->lost = le32_to_cpu(READ_ONCE(status->lost));
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_read_counts, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_read_counts, DMA_TRACK_TEST_NS);
 
 int dma_track_test_set_logging(bool logging)
 {
@@ -183,22 +184,22 @@ int dma_track_test_set_logging(bool logging)
 	dma_track_table_set_logging(table, logging);
 	return 0;
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_set_logging, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_set_logging, DMA_TRACK_TEST_NS);
 
 bool dma_track_test_hooks_intact(void)
 {
 	return dma_track_hooks_intact();
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_hooks_intact, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_hooks_intact, DMA_TRACK_TEST_NS);
 
 int dma_track_test_replace(struct pci_dev *pdev)
 {
 	return dma_track_devices_replaced(pdev);
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_replace, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_replace, DMA_TRACK_TEST_NS);
 
 void dma_track_test_pretend_unfence(int rc)
 {
 	dma_track_restore_pretend(rc);
 }
-EXPORT_SYMBOL_NS_GPL(dma_track_test_pretend_unfence, DMA_TRACK_TEST);
+EXPORT_SYMBOL_NS_GPL(dma_track_test_pretend_unfence, DMA_TRACK_TEST_NS);

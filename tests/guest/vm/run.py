@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Suite guest: the module in a booted guest. Prints TAP.
 
-    run.py [PART...]
+    run.py [--kernel RELEASE] [PART...]
+
+All parts on every kernel of kernels.txt, unless some are named.
 
 api      every hooked function, driven by a pretend device (tests/guest/module)
 bounce   the same with bounce buffers
@@ -13,6 +15,7 @@ memory   memory that is added while the guest runs
 phases   what the host asks for while it migrates
 """
 
+import argparse
 import os
 import re
 import sys
@@ -53,13 +56,15 @@ ROOM = '256M,slots=2,maxmem=1G'
 class Guest(guest.Guest):
     """A guest with dma_track.ko and the pretend device at hand."""
 
+    UNDER_TEST = None
+
     def __init__(self, directory, name, devices=(), modules=(), extra='',
                  memory=None):
-        kernel = paths.Kernel()
         self.extra = extra
         self.memory = memory
         super().__init__(directory, name, list(devices), list(modules),
-                         programs=built(kernel))
+                         programs=built(self.UNDER_TEST),
+                         kernel=self.UNDER_TEST)
 
     def arguments(self):
         words = super().arguments()
@@ -126,6 +131,12 @@ class Guest(guest.Guest):
         return self.agent.run(f'dmesg | grep -E "{SPLAT}" || true')
 
 
+def trace(function):
+    """A script that chooses what is hooked of that name on this kernel."""
+    return (f'{{ echo {function}_phys > set_ftrace_filter || '
+            f'echo {function}_page_attrs > set_ftrace_filter; }} 2> /dev/null')
+
+
 def built(kernel):
     """Both modules: name -> path."""
     paths_of = images.modules(kernel, {'dma_track': MODULE,
@@ -181,7 +192,7 @@ def load(tap, directory):
             'ftrace cannot be disabled while it is loaded')
 
         agent.run(f'cd {TRACING} && '
-                  'echo dma_map_page_attrs > set_ftrace_filter && '
+                  f'{trace("dma_map")} && '
                   'echo function > current_tracer')
         tap.equal(machine.status()['hooks_intact'], '0',
                   'a second tracer on a hooked function is noticed')
@@ -515,7 +526,7 @@ def phases(tap, directory):
                   'and dirtying')
 
         agent.run(f'mount -t tracefs t {TRACING}; cd {TRACING} && '
-                  'echo dma_unmap_page_attrs > set_ftrace_filter && '
+                  f'{trace("dma_unmap")} && '
                   'echo function > current_tracer')
         qmp.command('migrate', uri='exec:cat > /dev/null')
         qmp.event('MIGRATION', 60,
@@ -534,11 +545,23 @@ PARTS = {'api': api, 'bounce': bounce, 'load': load, 'devices': devices,
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--kernel', help='only this one of kernels.txt')
+    parser.add_argument('parts', nargs='*', metavar='PART')
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f'no such part: {" ".join(sorted(unknown))}')
     tap = Tap()
     directory = paths.scratch('guest')
-    for name in sys.argv[1:] or PARTS:
-        tap.progress(name)
-        tap.run(PARTS[name], tap, directory)
+    for pinned, _ in paths.kernels():
+        if arguments.kernel not in (None, pinned):
+            continue
+        Guest.UNDER_TEST = paths.Kernel(pinned)
+        tap.label = f', {Guest.UNDER_TEST.release}'
+        for name in arguments.parts or PARTS:
+            tap.progress(name + tap.label)
+            tap.run(PARTS[name], tap, directory)
     return tap.done()
 
 

@@ -35,7 +35,8 @@ def initrd(kernel, modules, programs):
     """Like the guest of the nested bed: our modules, and Debian's drivers."""
     tree = images.basic_tree('l2-init')
     images.add_modules(tree, kernel, [name for name in modules
-                                      if name not in images.EXTRA_MODULES])
+                                      if name not in images.EXTRA_MODULES],
+                       images.PORT_MODULES)
     for name in modules:
         if name in images.EXTRA_MODULES:
             tree.copy(f'extra/{name}.ko', images.module(
@@ -49,7 +50,8 @@ class Guest:
     """One QEMU. Use it as a context."""
 
     def __init__(self, directory, name, devices, modules, incoming=False,
-                 programs=None):
+                 programs=None, kernel=None):
+        self.kernel = kernel or paths.Kernel()
         self.directory = directory
         self.name = name
         self.devices = devices
@@ -66,15 +68,14 @@ class Guest:
                                             f'{self.name}.{what}'))
 
     def arguments(self):
-        kernel = paths.Kernel()
         words = [paths.qemu(), '-name', self.name]
         for directory in paths.FIRMWARE:
             words += ['-L', directory]
         words += [
             '-M', 'q35', '-accel', ACCEL, '-cpu', 'max,-la57', '-smp', '1',
             '-m', str(RAM_MIB), '-nodefaults', '-display', 'none',
-            '-no-reboot', '-kernel', kernel.image,
-            '-initrd', initrd(kernel, self.modules, self.programs),
+            '-no-reboot', '-kernel', self.kernel.image,
+            '-initrd', initrd(self.kernel, self.modules, self.programs),
             '-append', f'{CMDLINE} bed.modules={",".join(self.modules)}',
             '-serial', 'file:' + self.path('console'),
             '-qmp', f'unix:{self.path("qmp")},server=on,wait=off',

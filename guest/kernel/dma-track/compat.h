@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What differs between kernel releases. The only place that asks for a version.
+ *
+ * Written for 6.1, 6.12 and 7.2; see kernels.txt in tests/guest. The self-test
+ * at load finds out whether a release in between is like one of them.
+ */
+#ifndef DMA_TRACK_COMPAT_H
+#define DMA_TRACK_COMPAT_H
+
+#include <linux/dma-map-ops.h>
+#include <linux/dma-mapping.h>
+#include <linux/ftrace.h>
+#include <linux/iommu.h>
+#include <linux/objtool.h>
+#include <linux/scatterlist.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "dma_track supports Linux 6.1 and newer"
+#endif
+
+/*
+ * struct page became a physical address in the functions below. The old ones
+ * are jumps to them, and are traced no more.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+#define DMA_TRACK_MAP_PHYS
+#endif
+
+/* Drivers may lay out a range of I/O addresses piece by piece. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#define DMA_TRACK_IOVA
+#endif
+
+/*
+ * Where nothing has to be synchronised, drivers leave out syncs since 6.10. Since
+ * 6.16 they leave out unmaps as well, by which a frame would stay pinned.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#define DMA_TRACK_UNMAPS_ARE_SKIPPED	true
+#else
+#define DMA_TRACK_UNMAPS_ARE_SKIPPED	false
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define DMA_TRACK_SYNCS_ARE_SKIPPED	true
+#else
+#define DMA_TRACK_SYNCS_ARE_SKIPPED	false
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#include <linux/iommu-dma.h>
+#else
+/* The functions themselves, not inline wrappers around them. */
+#define __dma_sync_single_for_cpu	dma_sync_single_for_cpu
+#define __dma_sync_sg_for_cpu		dma_sync_sg_for_cpu
+
+static inline void dma_reset_need_sync(struct device *dev)
+{
+}
+
+static inline bool dma_dev_need_sync(const struct device *dev)
+{
+	return true;
+}
+
+static inline bool use_dma_iommu(struct device *dev)
+{
+	struct iommu_domain *domain;
+
+	/* Rare, and the domain is not found for nothing. */
+	if (!get_dma_ops(dev))
+		return false;
+	domain = iommu_get_domain_for_dev(dev);
+	return domain && iommu_is_dma_domain(domain);
+}
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define sg_dma_is_bus_address(sg)	sg_is_dma_bus_address(sg)
+#endif
+
+/* Namespaces of symbols became strings. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#define DMA_TRACK_TEST_NS	"DMA_TRACK_TEST"
+#else
+#define DMA_TRACK_TEST_NS	DMA_TRACK_TEST
+#endif
+
+/* For a register whose value plus @offset is where the caller's frame is. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define DMA_TRACK_UNWIND(type, offset) \
+	UNWIND_HINT(ORC_REG_SP, offset, type, 0)
+#else
+#define DMA_TRACK_UNWIND(type, offset) \
+	UNWIND_HINT(type, ORC_REG_SP, offset, 0)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+static inline int dma_track_register_direct(struct ftrace_ops *ops, void *enter)
+{
+	return register_ftrace_direct_multi(ops, (unsigned long)enter);
+}
+
+static inline void dma_track_unregister_direct(struct ftrace_ops *ops,
+					       void *enter)
+{
+	unregister_ftrace_direct_multi(ops, (unsigned long)enter);
+	ftrace_free_filter(ops);
+}
+#else
+static inline int dma_track_register_direct(struct ftrace_ops *ops, void *enter)
+{
+	return register_ftrace_direct(ops, (unsigned long)enter);
+}
+
+static inline void dma_track_unregister_direct(struct ftrace_ops *ops,
+					       void *enter)
+{
+	unregister_ftrace_direct(ops, (unsigned long)enter, true);
+}
+#endif
+
+#endif /* DMA_TRACK_COMPAT_H */
