@@ -154,7 +154,9 @@ struct virtio_dma_track_config {
  * @reason: VIRTIO_DMA_TRACK_REASON_*, not NONE only if @state is UNTRACKED
  *
  * Eight bytes, naturally aligned: the driver writes it with one store, before
- * the event that it tells of has an effect.
+ * the event that it tells of has an effect. The driver MUST NOT take an entry
+ * out of UNTRACKED before the device has answered a FUNCTION request made after
+ * it became UNTRACKED, or the device may never see it.
  */
 struct virtio_dma_track_function {
 	__le32 sbdf;

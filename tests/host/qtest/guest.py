@@ -36,6 +36,12 @@ PLANES = 0x120000       # two pages per section
 BUFFERS = 0x180000
 QUEUE_SIZE = 64
 
+# Features, as bits of the upper word.
+VERSION_1, RING_RESET = 1 << 0, 1 << 8
+
+# Flags of a descriptor.
+DESC_NEXT, DESC_WRITE, DESC_INDIRECT = 1, 2, 4
+
 
 class Failed(Exception):
     """What a test expected did not come true."""
@@ -310,23 +316,29 @@ class DmaTrack:
         self.qemu.poke(self.common + 0x14, 0, 'b')
         wait_for('reset of the device', lambda: not self.status_register())
 
-    def start(self):
-        """From reset to DRIVER_OK."""
+    def start(self, features=VERSION_1):
+        """From reset to DRIVER_OK, with these features of bits 32 to 63."""
         qemu = self.qemu
         self.map()
         self.reset()
-        self.used = 0
-        self.outstanding = False
         qemu.poke(self.common + 0x14, 1 | 2, 'b')
         qemu.poke(self.common + 0x00, 0, 'l')
         self.features = qemu.peek(self.common + 0x04, 'l')
         qemu.poke(self.common + 0x08, 0, 'l')
         qemu.poke(self.common + 0x0c, self.features & 1, 'l')
         qemu.poke(self.common + 0x08, 1, 'l')
-        qemu.poke(self.common + 0x0c, 1, 'l')
+        qemu.poke(self.common + 0x0c, features, 'l')
         qemu.poke(self.common + 0x14, 1 | 2 | 8, 'b')
         if not self.status_register() & 8:
-            raise Failed('the device refuses VIRTIO_F_VERSION_1')
+            raise Failed('the device refuses the features %#x' % features)
+        self.enable_queue()
+        qemu.poke(self.common + 0x14, 1 | 2 | 4 | 8, 'b')
+
+    def enable_queue(self):
+        """Set up the request queue, with nothing in it."""
+        qemu = self.qemu
+        self.used = 0
+        self.outstanding = False
         qemu.fill(RING, 3 * FRAME, 0)
         qemu.poke(self.common + 0x16, 0, 'w')
         qemu.poke(self.common + 0x18, QUEUE_SIZE, 'w')
@@ -335,7 +347,14 @@ class DmaTrack:
             qemu.poke(self.common + offset, addr, 'l')
             qemu.poke(self.common + offset + 4, 0, 'l')
         qemu.poke(self.common + 0x1c, 1, 'w')
-        qemu.poke(self.common + 0x14, 1 | 2 | 4 | 8, 'b')
+
+    def reset_queue(self):
+        """Take the queue out of service: needs RING_RESET."""
+        qemu = self.qemu
+        qemu.poke(self.common + 0x16, 0, 'w')
+        qemu.poke(self.common + 0x3a, 1, 'w')
+        wait_for('reset of the queue',
+                 lambda: not qemu.peek(self.common + 0x1c, 'w'))
 
     def send(self, request, writable=8):
         """Make a request available: bytes, and room for the answer."""
@@ -362,6 +381,18 @@ class DmaTrack:
         qemu.write(RING + FRAME + 4 + 2 * index, struct.pack('<H', 0))
         qemu.write(RING + FRAME + 2,
                    struct.pack('<H', (self.used + number + 1) & 0xffff))
+
+    def send_chain(self, *descriptors, head=0, ahead=1):
+        """Kick with these (addr, size, flags, next) in the table, as is."""
+        qemu = self.qemu
+        for i, descriptor in enumerate(descriptors):
+            qemu.write(RING + 16 * i, struct.pack('<QIHH', *descriptor))
+        qemu.write(RING + FRAME + 4 + 2 * (self.used % QUEUE_SIZE),
+                   struct.pack('<H', head))
+        qemu.write(RING + FRAME + 2,
+                   struct.pack('<H', (self.used + ahead) & 0xffff))
+        self.outstanding = True
+        qemu.poke(self.doorbell, 0, 'w')
 
     def answered(self, number=1):
         """Has the device used so many requests?"""
@@ -480,9 +511,9 @@ class DmaTrack:
             frame += run
             size -= run * FRAME
 
-    def become_ready(self, sections=2):
+    def become_ready(self, sections=2, features=VERSION_1):
         """Do what a good driver does when it starts."""
-        self.start()
+        self.start(features)
         self.qemu.fill(STATUS_PAGE, FRAME, 0)
         self.qemu.fill(PLANES, 2 * FRAME * sections, 0)
         for status in (self.setup(), self.publish(

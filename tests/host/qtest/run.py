@@ -419,6 +419,103 @@ def test_hostile_requests(bench):
                  'and the device works again')
 
 
+def test_malformed_chains(bench):
+    """Descriptors that no driver makes break the device, and nothing else."""
+    qemu, _, driver = bench.guest()
+    out, answer = g.BUFFERS, g.BUFFERS + 4 * g.FRAME
+    end = 256 * MIB
+    last = 0xffffffffffffffff
+    next_, write, indirect = g.DESC_NEXT, g.DESC_WRITE, g.DESC_INDIRECT
+    request = struct.pack('<HHIII', g.ACK, 0, 1, 0, 0)
+    for fact, chain, where in (
+            ('a loop', ((out, 16, next_, 0),), {}),
+            ('a next that is outside the table',
+             ((out, 16, next_, g.QUEUE_SIZE),), {}),
+            ('a head that is outside the table', (),
+             {'head': g.QUEUE_SIZE}),
+            ('a readable part after the writable one',
+             ((answer, 8, write | next_, 1), (out, 16, 0, 0)), {}),
+            ('no bytes', ((out, 0, next_, 1), (answer, 0, write, 0)), {}),
+            ('a request of 4 GiB less one byte',
+             ((out, 0xffffffff, next_, 1), (answer, 8, write, 0)), {}),
+            ('room for half an answer, in two parts',
+             ((out, 16, next_, 1), (answer, 2, write | next_, 2),
+              (answer + 2, 2, write, 0)), {}),
+            ('an indirect table of a size that is none',
+             ((out, 17, indirect, 0),), {}),
+            ('an indirect table behind the end of memory',
+             ((end, 32, indirect, 0),), {})):
+        driver.become_ready()
+        qemu.write(out, request)
+        driver.send_chain(*chain, **where)
+        wait_for('the device breaks at ' + fact,
+                 lambda: driver.broken() or driver.answered())
+        bench.tap.ok(driver.broken() and qemu.process.poll() is None,
+                     'a chain with %s breaks the device' % fact)
+    for fact, chain in (
+            ('a request behind the end of memory',
+             ((end, 16, next_, 1), (answer, 8, write, 0))),
+            ('a request that wraps around',
+             ((last - 7, 16, next_, 1), (answer, 8, write, 0))),
+            ('a request in registers',
+             ((TRACK_BAR, 16, next_, 1), (answer, 8, write, 0))),
+            ('room for the answer behind the end of memory',
+             ((out, 16, next_, 1), (end, 8, write, 0))),
+            ('room for the answer in ROM',
+             ((out, 16, next_, 1), (0xfffff000, 8, write, 0)))):
+        driver.become_ready()
+        driver.send_chain(*chain)
+        wait_for('end of ' + fact,
+                 lambda: driver.broken() or driver.answered())
+        bench.tap.ok(qemu.process.poll() is None,
+                     'a chain with %s does no harm' % fact)
+    driver.become_ready()
+    many = 5 * g.QUEUE_SIZE
+    qemu.write(out, request)
+    driver.send_chain((out, 16, next_, 1), (answer, 8, write, 0), ahead=many)
+    wait_for('end of %d requests' % many,
+             lambda: driver.broken() or driver.answered(many))
+    bench.tap.ok(qemu.process.poll() is None,
+                 'more requests than the queue holds do no harm')
+    driver.become_ready()
+    seq = driver.read_config()[1]
+    request = struct.pack('<HHIII', g.ACK, 0, 1, seq, 0)
+    qemu.write(out, request)
+    driver.send_chain(*((out + i, 1, next_, i + 1)
+                        for i in range(len(request))),
+                      *((answer + i, 1, write | (next_ if i < 7 else 0),
+                         len(request) + i + 1) for i in range(8)))
+    bench.tap.equal(driver.answer(), g.OK,
+                    'a chain of 24 parts of one byte is a request')
+
+
+def test_absurd_planes(bench):
+    """Pages that are RAM but not to be had, and those that are none."""
+    _, _, driver = bench.guest()
+    driver.start()
+    driver.setup()
+    plane = g.PLANES
+    for fact, page in (('the last page there is', 0xfffffffffffff000),
+                       ('the page after RAM', 256 * MIB),
+                       ('the shadow of the BIOS', 0xf0000),
+                       ('an interrupt controller', 0xfee00000),
+                       ('a page 2^52 high', 1 << 52)):
+        bench.tap.equal((driver.publish((0, page, plane)),
+                         driver.publish((0, plane, page))),
+                        (g.E_NOT_RAM,) * 2,
+                        'PUBLISH with %s: E_NOT_RAM' % fact)
+    for section in (2, 30, 1 << 25, 0x80000000):
+        bench.tap.equal(driver.publish((section, plane, plane + g.FRAME)),
+                        g.E_EMPTY,
+                        'PUBLISH of section %#x: E_EMPTY' % section)
+    bench.tap.equal(driver.withdraw(0xffffffff), g.E_NO_SECTION,
+                    'WITHDRAW of the last section there is: E_NO_SECTION')
+    bench.tap.equal(driver.publish((0, g.RING, g.BUFFERS)), g.OK,
+                    'PUBLISH of the ring itself: the guest\'s own matter')
+    bench.tap.ok(not driver.broken() and driver.withdraw(0) == g.OK,
+                 'and the device works on')
+
+
 def test_hot_added_memory(bench):
     qemu, _, driver = bench.guest(memory='256,slots=1,maxmem=1G')
     section = (4 << 30) >> g.SECTION_SHIFT
@@ -818,6 +915,174 @@ def test_guest_breaks_its_promise(bench):
         bench.clear()
 
 
+def test_untracked_without_a_request(bench):
+    """The status page alone tells, at any look during the migration."""
+    for look in ('a sync of the dirty log', 'query-dma-track'):
+        qemu, _, driver = bench.guest()
+        _, uri = bench.destination()
+        if look == 'query-dma-track':
+            slow(qemu)
+            qemu.command('migrate', uri=uri)
+            wait_for_transfer(qemu, driver, 10 * MIB)
+        else:
+            # More than fits the downtime: sync follows sync.
+            driver.pin(BULK, 128 * MIB)
+            qemu.fill(BULK, BULK_SIZE, 0x77)
+            qemu.command('migrate-set-parameters', max_bandwidth=200 * MIB,
+                         downtime_limit=50)
+            qemu.command('migrate', uri=uri)
+            wait_for_passes(qemu, driver, 10)
+        driver.say(0, EDU_SBDF, g.UNTRACKED, g.BEHIND_API)
+        if look == 'query-dma-track':
+            qemu.dma_track()
+            driver.say(0, EDU_SBDF, g.TRACKED)
+            fast(qemu)
+        bench.tap.equal(finish(qemu, driver), 'failed',
+                        'becoming untracked fails the migration at ' + look)
+        bench.tap.ok('edu became untracked during migration: its driver maps'
+                     in qemu.error(), 'and the text says so', qemu.error())
+        bench.tap.ok(qemu.command('query-status')['running'],
+                     'the guest runs on')
+        bench.clear()
+
+
+def wait_for_time(qemu, driver, milliseconds, work):
+    """Play the guest, and let it work, until the migration is so old."""
+    def step():
+        driver.serve()
+        work()
+        if over(qemu):
+            raise Failed('the migration is over: %s %s'
+                         % (over(qemu), qemu.error()))
+        return (qemu.command('query-migrate').get('total-time', 0)
+                > milliseconds)
+    wait_for('%d ms of migration' % milliseconds, step)
+
+
+def test_pinned_pages_do_not_throttle(bench):
+    """Auto-converge slows down a guest that is ahead of the channel only."""
+    qemu, _, driver = bench.guest()
+    _, uri = bench.destination()
+    qemu.fill(BULK, BULK_SIZE, 0x77)
+    driver.pin(BULK, 128 * MIB)
+
+    def use_rings():
+        qemu.fill(BULK, 2 * MIB, 0x33)
+
+    def use_rings_and_more():
+        use_rings()
+        qemu.fill(TARGET, 64 * g.FRAME, 0x44)
+
+    def throttled():
+        return qemu.command('query-migrate').get('cpu-throttle-percentage')
+
+    qemu.command('migrate-set-capabilities', capabilities=[
+        {'capability': 'auto-converge', 'state': True}])
+    qemu.command('migrate-set-parameters', max_bandwidth=400 * MIB,
+                 downtime_limit=50)
+    qemu.command('migrate', uri=uri)
+    # Rates are taken once in a second; throttling needs two bad ones.
+    wait_for_time(qemu, driver, 4000, use_rings)
+    rate = qemu.command('query-migrate')['ram']['dirty-pages-rate']
+    bench.tap.ok(rate < 2 * MIB // g.FRAME,
+                 'they do not count as dirtied again and again', rate)
+    wait_for_time(qemu, driver, 9000, use_rings_and_more)
+    bench.tap.equal(throttled(), None,
+                    'pages written while they are pinned do not throttle')
+    driver.forget(BULK, 128 * MIB)
+    qemu.command('migrate-set-parameters', max_bandwidth=64 * MIB)
+
+    def be_ahead():
+        driver.serve()
+        qemu.fill(BULK + 160 * MIB, 32 * MIB, 0x55)
+        return throttled()
+    bench.tap.ok(wait_for('throttling', be_ahead),
+                 'control: a guest that is ahead of the channel is throttled')
+    qemu.command('migrate_cancel')
+    finish(qemu)
+
+
+def test_queue_reset(bench):
+    """The guest takes the queue away and brings it back, in every phase."""
+    def idle(qemu, driver, _):
+        return qemu, driver
+
+    def asked(qemu, driver, uri):
+        qemu.command('migrate', uri=uri)
+        wait_for('phase LOGGING', lambda: driver.read_config()[0] == g.LOGGING)
+
+    def logging(qemu, driver, uri):
+        slow(qemu)
+        qemu.command('migrate', uri=uri)
+        wait_for_transfer(qemu, driver, 10 * MIB)
+        fast(qemu)
+
+    def echo(qemu, driver, uri):
+        alive = driver.read_config()[2]
+        qemu.command('migrate', uri=uri)
+
+        def wanted():
+            driver.serve(alive=False)
+            return driver.read_config()[2] != alive
+        wait_for('the question for a sign of life', wanted)
+
+    for reach in (idle, asked, logging, echo):
+        qemu, _, driver = bench.guest()
+        driver.become_ready(features=g.VERSION_1 | g.RING_RESET)
+        driver.say(0, EDU_SBDF, g.TRACKED)
+        dst, uri = bench.destination()
+        reach(qemu, driver, uri)
+        driver.reset_queue()
+        qemu.poke(driver.doorbell, 0, 'w')
+        driver.enable_queue()
+        driver.seen = None
+        if reach is idle:
+            qemu.command('migrate', uri=uri)
+        bench.tap.equal(finish(qemu, driver), 'completed',
+                        'a reset of the queue (%s) does no harm'
+                        % reach.__name__)
+        wait_for('destination runs',
+                 lambda: dst.command('query-status')['running'])
+        bench.clear()
+
+    qemu, _, driver = bench.guest(',ack-timeout-ms=300')
+    driver.become_ready(features=g.VERSION_1 | g.RING_RESET)
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    _, uri = bench.destination()
+    logging(qemu, driver, uri)
+    driver.reset_queue()
+    bench.tap.equal(finish(qemu), 'failed',
+                    'a queue that stays away fails the migration')
+    bench.tap.ok('give a sign of life' in qemu.error(),
+                 'for want of a sign of life', qemu.error())
+
+
+def test_device_reset(bench):
+    """The guest resets the device while it is waited for."""
+    for phase in ('acknowledgement', 'sign of life'):
+        qemu, _, driver = bench.guest(',ack-timeout-ms=60000')
+        _, uri = bench.destination()
+        alive = driver.read_config()[2]
+        qemu.command('migrate', uri=uri)
+        if phase == 'acknowledgement':
+            wait_for('phase LOGGING',
+                     lambda: driver.read_config()[0] == g.LOGGING)
+        else:
+            def wanted():
+                driver.serve(alive=False)
+                return driver.read_config()[2] != alive
+            wait_for('the question for a sign of life', wanted)
+        driver.become_ready()
+        driver.say(0, EDU_SBDF, g.TRACKED)
+        driver.seen = None
+        bench.tap.equal(finish(qemu, driver), 'failed',
+                        'a reset instead of the %s fails the migration'
+                        % phase)
+        bench.tap.ok('reset the device during migration' in qemu.error(),
+                     'at once, and the text says so', qemu.error())
+        bench.clear()
+
+
 def test_next_migration_after_a_failed_one(bench):
     qemu, _, driver = bench.guest(',ack-timeout-ms=300')
     _, uri = bench.destination()
@@ -950,6 +1215,24 @@ def test_guest_unplugs_device(bench):
         bench.clear()
 
 
+def test_guest_unplugs_device_again_and_again(bench):
+    """The wait for the guest must outlive the device: at any moment of it."""
+    ends = []
+    for _ in range(30):
+        qemu = bench.qemu('source', *EDU, *track(), machine='pc')
+        driver = bench.driver(qemu)
+        driver.become_ready()
+        driver.say(0, EDU_SBDF, g.TRACKED)
+        qemu.command('migrate', uri='exec:cat > /dev/null')
+        wait_for('phase LOGGING',
+                 lambda: driver.read_config()[0] == g.LOGGING)
+        power_off(qemu, TRACK_SLOT)
+        ends.append((finish(qemu), 'unplugged during' in qemu.error()))
+        bench.clear()
+    bench.tap.equal(ends, [('failed', True)] * 30,
+                    'a device unplugged while it is waited for, 30 times')
+
+
 def test_system_reset(bench):
     qemu, _, driver = bench.guest()
     _, uri = bench.destination()
@@ -1013,6 +1296,98 @@ def test_stopped_and_continued_while_logging(bench):
                     'a guest that logs may be stopped and go on')
 
 
+def test_stopped_while_asked(bench):
+    """No vCPU can answer: nothing is sent that could change later."""
+    qemu, edu, driver = bench.guest(',ack-timeout-ms=60000')
+    dst, uri = bench.destination()
+    qemu.write(TARGET, OLD)
+    qemu.write(PAYLOAD, NEW)
+    edu.load(PAYLOAD, g.FRAME)
+    qemu.command('migrate', uri=uri)
+    wait_for('phase LOGGING', lambda: driver.read_config()[0] == g.LOGGING)
+    edu.store(TARGET, g.FRAME)
+    qemu.command('stop')
+    bench.tap.equal(finish(qemu), 'completed',
+                    'a guest stopped while it is waited for is migrated')
+    bench.tap.equal(arrived(dst, TARGET), 'new',
+                    'with what its device has written')
+
+
+def test_stopped_while_logging(bench):
+    """Stopped by the user, a guest cannot tell that its planes still hold."""
+    qemu, edu, driver = bench.guest()
+    dst, uri = bench.destination()
+    stored_after_first_send(qemu, edu, driver, uri)
+    # As a kernel would that has taken the place of one that crashed.
+    edu.store(TARGET, g.FRAME)
+    qemu.command('stop')
+    fast(qemu)
+    bench.tap.equal(finish(qemu), 'completed',
+                    'a guest that was stopped while it logged is migrated')
+    bench.tap.equal(arrived(dst, TARGET), 'new',
+                    'with what its device wrote where the planes are silent')
+
+
+def test_stopped_while_asked_for_a_sign_of_life(bench):
+    qemu, edu, driver = bench.guest(',ack-timeout-ms=60000')
+    dst, uri = bench.destination()
+    stored_after_first_send(qemu, edu, driver, uri)
+    alive = driver.read_config()[2]
+    fast(qemu)
+
+    def wanted():
+        driver.serve(alive=False)
+        return driver.read_config()[2] != alive
+    wait_for('the question for a sign of life', wanted)
+    edu.store(TARGET, g.FRAME)
+    qemu.command('stop')
+    bench.tap.equal(finish(qemu), 'completed',
+                    'a guest stopped at the last question is migrated')
+    bench.tap.equal(arrived(dst, TARGET), 'new',
+                    'with what its device wrote where the planes are silent')
+
+
+def test_crashed_guest(bench):
+    """A kernel after a crash answers nothing: an error, and no hang."""
+    qemu, _, driver = bench.guest(',ack-timeout-ms=300')
+    _, uri = bench.destination()
+    slow(qemu)
+    qemu.command('migrate', uri=uri)
+    wait_for_transfer(qemu, driver, 10 * MIB)
+    fast(qemu)
+    bench.tap.equal(finish(qemu), 'failed',
+                    'a guest that crashes while it logs fails its migration')
+    bench.tap.ok('track: the guest did not give a sign of life within 300 ms'
+                 in qemu.error(), 'and the text says so', qemu.error())
+    bench.tap.ok(qemu.command('query-status')['running'], 'the guest runs on')
+
+
+def test_cpr_reboot(bench):
+    """The function goes on in another QEMU: nobody is asked, nobody waits."""
+    qemu, _, driver = bench.guest(',ack-timeout-ms=60000')
+    before = driver.read_config()
+    driver.say(0, EDU_SBDF, g.UNTRACKED, g.BOUND_BEFORE)
+    path = os.path.join(bench.folder, 'cpr')
+    qemu.command('migrate-set-parameters', mode='cpr-reboot')
+    qemu.command('migrate', uri='file:' + path)
+    bench.tap.equal(finish(qemu), 'completed',
+                    'cpr-reboot completes with an untracked function')
+    bench.tap.equal(driver.read_config(), before, 'the guest was not asked')
+    there = bench.qemu('updated', *EDU, *track(), '-incoming', 'defer')
+    there.command('migrate-set-parameters', mode='cpr-reboot')
+    there.command('migrate-incoming', uri='file:' + path)
+    wait_for('the guest is there',
+             lambda: there.command('query-status')['status'] != 'inmigrate')
+    if not there.command('query-status')['running']:
+        there.command('cont')
+    updated = bench.driver(there)
+    updated.adopt(driver)
+    bench.tap.equal(there.dma_track()['provider']['sections'], 2,
+                    'what the guest has published is known there')
+    bench.tap.equal(updated.unfence(EDU_SBDF, 0), g.OK,
+                    'and its requests are answered there')
+
+
 # --- The stream -------------------------------------------------------------
 
 def saved_guest(bench):
@@ -1070,6 +1445,15 @@ def test_hostile_stream(bench):
              'bad planes'),
             ('the status page as a plane', -8, struct.pack('>Q', plane),
              'status page'),
+            ('a misaligned status page', -8,
+             struct.pack('>Q', g.STATUS_PAGE + 8), 'status page'),
+            ('sections but no status page', -9, b'\0', 'status page'),
+            ('the last section there is', 24, struct.pack('>I', 0xffffffff),
+             'contains no RAM'),
+            ('planes in the wrong order of sections', 4,
+             struct.pack('>I', 1), 'out of order'),
+            ('one section too few', 0, struct.pack('>I', 1),
+             'virtio-dma-track'),
             ('an unknown phase', phase_at - at, struct.pack('>I', 7),
              'phase 7')):
         changed = bytearray(data)
@@ -1089,6 +1473,24 @@ def test_hostile_stream(bench):
                  and 'not writable RAM' in ' '.join(info['reasons']),
                  'a plane that is not RAM there vetoes the next migration',
                  info)
+    bench.clear()
+
+    changed = bytearray(data)
+    changed[at - 8:at] = struct.pack('>Q', 0xfffffffffffff000)
+    qemu = load(bench, bytes(changed))
+    info = qemu.dma_track()
+    bench.tap.ok(not info['migratable']
+                 and 'not writable RAM' in ' '.join(info['reasons']),
+                 'so does a status page that is not RAM there', info)
+    bench.clear()
+
+    changed = bytearray(data)
+    changed[at - 8 - 1 - 24:at - 9] = b'\xff' * 24
+    qemu = load(bench, bytes(changed))
+    driver = bench.driver(qemu)
+    driver.become_ready()
+    bench.tap.equal(driver.ack(driver.read_config()[1]), g.OK,
+                    'sequence numbers of any value are loaded')
 
 
 TESTS = [value for name, value in list(globals().items())

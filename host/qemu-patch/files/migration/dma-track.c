@@ -7,8 +7,10 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-dma-track.h"
+#include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/main-loop.h"
+#include "exec/target_page.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/pci/pci_device.h"
 #include "migration/dma-track.h"
@@ -32,6 +34,12 @@ static struct {
     bool active;
     /* The guest is being asked to log, with the BQL dropped. */
     bool starting;
+    /*
+     * The guest logged, and was stopped by somebody else before it gave the
+     * last sign of life: perhaps it had crashed, and another kernel had taken
+     * its place that knows nothing of planes. So take all for pinned.
+     */
+    bool unheard;
     /*
      * The first reason of dma_track_fail() in this migration. Set once, before
      * @failed_set; cleared only while no migration runs.
@@ -481,16 +489,24 @@ bool dma_track_save_prepare(Error **errp)
 }
 
 /*
- * Keep @p's memory while the BQL is dropped: the guest may unplug it. A virtio
- * device is embedded in its proxy, so a reference to itself would not do.
- * Returns what to unref. With the BQL held.
+ * Keep @p while the BQL is dropped: the guest may unplug it. A virtio device is
+ * embedded in its proxy. A reference to itself keeps it from being finalized
+ * when the proxy loses its bus; one to the proxy keeps its memory.
+ * Returns the owner, for dma_track_provider_release(). With the BQL held.
  */
 static Object *dma_track_provider_hold(DMATrackProvider *p)
 {
     Object *owner = OBJECT(p)->parent;
 
-    return object_ref(object_dynamic_cast(owner, TYPE_DEVICE) ? owner
-                                                              : OBJECT(p));
+    object_ref(OBJECT(p));
+    return object_ref(owner);
+}
+
+/* With the BQL held. */
+static void dma_track_provider_release(DMATrackProvider *p, Object *owner)
+{
+    object_unref(OBJECT(p));
+    object_unref(owner);
 }
 
 /* All of them stop before any is waited for: they write to each other. */
@@ -522,7 +538,7 @@ static bool dma_track_ask_to_log(DMATrackProvider *p, Error **errp)
     ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->start(p, errp);
     bql_lock();
     dma_track.starting = false;
-    object_unref(owner);
+    dma_track_provider_release(p, owner);
     return ok;
 }
 
@@ -536,6 +552,7 @@ bool dma_track_start(Error **errp)
     BQL_LOCK_GUARD();
 
     dma_track.last_valid = false;
+    dma_track.unheard = false;
     fn = dma_track_function_first();
     if (!fn || migrate_mode_is_cpr()) {
         return true;
@@ -573,6 +590,23 @@ bool dma_track_start(Error **errp)
     return ok;
 }
 
+void dma_track_look(void)
+{
+    DMATrackFunction *fn;
+
+    if (!qatomic_read(&dma_track.active) || !dma_track.provider) {
+        return;
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        Error *err = NULL;
+
+        /* The provider remembers what is worth it: dma_track_fail(). */
+        if (!dma_track_check_function(fn, &err)) {
+            error_free(err);
+        }
+    }
+}
+
 bool dma_track_active(void)
 {
     return qatomic_read(&dma_track.active);
@@ -583,6 +617,13 @@ void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,
 {
     DMATrackProvider *p = dma_track.provider;
 
+    if (dma_track.unheard) {
+        uint64_t nr = qemu_ram_get_used_length(rb) >> qemu_target_page_bits();
+
+        bitmap_set(bmap, 0, nr);
+        *streaming += nr;
+        return;
+    }
     /* Without one the migration fails: dma_track_provider_unregister(). */
     if (p) {
         DMA_TRACK_PROVIDER_GET_CLASS(p)->merge_pinned(p, rb, bmap, streaming,
@@ -608,7 +649,12 @@ bool dma_track_echo(Error **errp)
                    "life");
         return false;
     }
-    if (!p || !runstate_is_running()) {
+    if (!p) {
+        return dma_track_check_failed(errp);
+    }
+    if (!runstate_is_running()) {
+        /* If it never logged, functions are quiet since before the start. */
+        dma_track.unheard = DMA_TRACK_PROVIDER_GET_CLASS(p)->is_logging(p);
         return dma_track_check_failed(errp);
     }
 
@@ -616,16 +662,37 @@ bool dma_track_echo(Error **errp)
     bql_unlock();
     ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);
     bql_lock();
-    object_unref(owner);
+    dma_track_provider_release(p, owner);
+    /* The wait ends also when the VM is stopped. */
+    dma_track.unheard = !runstate_is_running();
     trace_dma_track_echo(ok);
     return ok;
+}
+
+/*
+ * CPR: each function goes on as it is in a new QEMU, where nobody knows of a
+ * reset that was begun here, or whom to answer when it ends.
+ */
+static void dma_track_end_unfences(void)
+{
+    DMATrackFunction *fn;
+
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        if (fn->ops && fn->ops->end_unfence) {
+            fn->ops->end_unfence(fn);
+        }
+    }
 }
 
 bool dma_track_quiesce(Error **errp)
 {
     DMATrackFunction *fn;
 
-    if (migrate_mode_is_cpr() || !dma_track_function_first()) {
+    if (migrate_mode_is_cpr()) {
+        dma_track_end_unfences();
+        return true;
+    }
+    if (!dma_track_function_first()) {
         return dma_track_check_failed(errp);
     }
     if (runstate_is_running()) {

@@ -19,6 +19,8 @@
 #include <linux/vfio.h>
 #include <sys/ioctl.h>
 
+#include "hw/core/resettable.h"
+#include "hw/core/sysbus.h"
 #include "hw/pci/msix.h"
 #include "hw/pci/pci.h"
 #include "hw/pci/pcie.h"
@@ -652,6 +654,12 @@ static void vfio_dma_track_unfence(DMATrackFunction *fn,
     error_free(err);
 }
 
+/* See DMATrackFunctionOps.end_unfence. */
+static void vfio_dma_track_finish_unfence(DMATrackFunction *fn)
+{
+    vfio_dma_track_end_unfence(vfio_dma_track_from_fn(fn));
+}
+
 static bool vfio_dma_track_is_idle(DMATrackFunction *fn)
 {
     VFIODMATrack *t = vfio_dma_track_from_fn(fn);
@@ -665,6 +673,7 @@ static const DMATrackFunctionOps vfio_dma_track_ops = {
     .reset = vfio_dma_track_reset,
     .resume = vfio_dma_track_resume,
     .unfence = vfio_dma_track_unfence,
+    .end_unfence = vfio_dma_track_finish_unfence,
     .is_idle = vfio_dma_track_is_idle,
 };
 
@@ -678,6 +687,19 @@ void vfio_dma_track_device_reset(VFIOPCIDevice *vdev)
     }
 
     vfio_dma_track_end_unfence(t);
+
+    /*
+     * A guest can reset a bus at any time, by a bridge's control register.
+     * That is no UNFENCE: the driver may not be stopped, and the reset may not
+     * have worked. The fence stays.
+     */
+    if (!resettable_is_in_reset(OBJECT(sysbus_get_default()))) {
+        if (t->held && !vfio_dma_track_hold(t, &err)) {
+            warn_report_err(err);
+        }
+        return;
+    }
+
     t->machine_reset = true;
     if (!t->stopped && t->held && !vfio_dma_track_lift(t, &err)) {
         warn_report_err(err);

@@ -30,9 +30,10 @@ void vfio_dma_track_exit(VFIOPCIDevice *vdev);
 /**
  * vfio_dma_track_device_reset: the machine or the function's bus was reset
  *
- * Lifts the fence: what the guest had begun with the function is gone. While
- * the function is stopped for a migration, this waits for the end of that. To
- * be called when the reset of the hardware is done. With the BQL held.
+ * With the machine, what the guest had begun with the function is gone: lifts
+ * the fence. While the function is stopped for a migration, that waits for the
+ * end of it. A bus is reset by the guest itself: the fence stays. To be called
+ * when the reset of the hardware is done. With the BQL held.
  */
 void vfio_dma_track_device_reset(VFIOPCIDevice *vdev);
 
@@ -54,6 +55,11 @@ uint32_t vfio_dma_track_filter_write(VFIOPCIDevice *vdev, uint32_t addr,
  * A change of the power state or a reset that the guest asked for can restore
  * old register values: see that a held function is still held. With the BQL
  * held.
+ *
+ * There is no moment in which a function level reset lets a held function
+ * master the bus: the kernel saves COMMAND first, with bus master off as we
+ * have left it, a function comes out of reset with bus master off, and off is
+ * what is restored. The generation does not change either.
  */
 void vfio_dma_track_config_written(VFIOPCIDevice *vdev);
 

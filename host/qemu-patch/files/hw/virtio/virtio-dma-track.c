@@ -71,10 +71,14 @@ typedef union VirtIODMATrackPayload {
     struct virtio_dma_track_req_restored restored;
 } VirtIODMATrackPayload;
 
-/* For messages: the id that the user gave, or the type. */
+/*
+ * For messages: the id that the user gave, or the type. A wait for the guest
+ * can ask while the device is being unplugged.
+ */
 static const char *virtio_dma_track_name(VirtIODMATrack *s)
 {
-    DeviceState *proxy = DEVICE(s)->parent_bus->parent;
+    BusState *bus = qatomic_read(&DEVICE(s)->parent_bus);
+    DeviceState *proxy = bus ? qatomic_read(&bus->parent) : NULL;
 
     return proxy && proxy->id ? proxy->id : TYPE_VIRTIO_DMA_TRACK;
 }
@@ -89,11 +93,14 @@ static bool virtio_dma_track_notice_pending(VirtIODMATrack *s)
 }
 
 /*
- * The configuration space has changed. The interrupt is raised from the timer,
- * also the first one: callers are anywhere, and the guest may have no driver.
+ * The configuration space has changed. A driver that is just reading it takes
+ * note of that at once, or it would have half of the old one. The interrupt is
+ * raised from the timer, also the first one: callers are anywhere, and the
+ * guest may have no driver.
  */
 static void virtio_dma_track_notify(VirtIODMATrack *s)
 {
+    VIRTIO_DEVICE(s)->generation++;
     s->notify_delay_ms = VIRTIO_DMA_TRACK_NOTIFY_MIN_MS;
     timer_mod(s->notify_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME));
 }
@@ -700,6 +707,24 @@ static const char *virtio_dma_track_reason(uint16_t reason)
     }
 }
 
+/*
+ * The guest says that @fn is untracked. In the middle of a migration that is
+ * for good: it may be tracked again by the last pass, but not what it wrote in
+ * between.
+ */
+static void virtio_dma_track_note_untracked(DMATrackFunction *fn,
+                                            uint16_t reason)
+{
+    Error *err = NULL;
+
+    if (fn->tracked_by != DMA_TRACKED_BY_GUEST || !dma_track_active()) {
+        return;
+    }
+    error_setg(&err, "%s became untracked during migration: %s", fn->name,
+               virtio_dma_track_reason(reason));
+    dma_track_fail(err);
+}
+
 static uint16_t
 virtio_dma_track_function_changed(VirtIODMATrack *s,
                                   const VirtIODMATrackPayload *payload)
@@ -724,14 +749,8 @@ virtio_dma_track_function_changed(VirtIODMATrack *s,
     if (!fn) {
         return VIRTIO_DMA_TRACK_E_NO_FUNCTION;
     }
-    if (guest.state == VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED &&
-        fn->tracked_by == DMA_TRACKED_BY_GUEST && dma_track_active()) {
-        Error *err = NULL;
-
-        /* It may be tracked again by the last pass, but not what it wrote. */
-        error_setg(&err, "%s became untracked during migration: %s", fn->name,
-                   virtio_dma_track_reason(guest.reason));
-        dma_track_fail(err);
+    if (guest.state == VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED) {
+        virtio_dma_track_note_untracked(fn, guest.reason);
     }
     return VIRTIO_DMA_TRACK_OK;
 }
@@ -1096,6 +1115,7 @@ static bool virtio_dma_track_check_function(DMATrackProvider *p,
                        "master the bus");
             return false;
         case VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED:
+            virtio_dma_track_note_untracked(fn, guest.reason);
             error_setg(errp, "untracked: %s",
                        virtio_dma_track_reason(guest.reason));
             return false;
@@ -1369,6 +1389,12 @@ static void virtio_dma_track_reset(VirtIODevice *vdev)
     s->alive_seq_echoed = s->alive_seq;
     s->reset_seq_echoed = s->reset_seq;
     qemu_mutex_unlock(&s->lock);
+}
+
+/* What was taken from the queue cannot be given back to it any more. */
+static void virtio_dma_track_queue_reset(VirtIODevice *vdev, uint32_t index)
+{
+    virtio_dma_track_drop_unfences(VIRTIO_DMA_TRACK(vdev));
 }
 
 static void virtio_dma_track_vm_change(void *opaque, bool running,
@@ -1652,6 +1678,7 @@ static void virtio_dma_track_class_init(ObjectClass *klass, const void *data)
     vdc->realize = virtio_dma_track_realize;
     vdc->unrealize = virtio_dma_track_unrealize;
     vdc->reset = virtio_dma_track_reset;
+    vdc->queue_reset = virtio_dma_track_queue_reset;
     vdc->get_features = virtio_dma_track_get_features;
     vdc->get_config = virtio_dma_track_get_config;
     vdc->set_status = virtio_dma_track_set_status;

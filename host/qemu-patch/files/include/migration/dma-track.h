@@ -66,6 +66,11 @@ typedef struct DMATrackFunctionOps {
     void (*unfence)(DMATrackFunction *fn, DMATrackUnfenceDone *done,
                     void *opaque);
     /*
+     * Wait for the end of what @unfence has begun, and call its @done. No-op
+     * if there is nothing. VM stopped.
+     */
+    void (*end_unfence)(DMATrackFunction *fn);
+    /*
      * True if the function cannot master the bus now, as its driver in the
      * guest has left it. Makes a function without a driver harmless.
      */
@@ -170,7 +175,11 @@ DECLARE_CLASS_CHECKERS(DMATrackProviderClass, DMA_TRACK_PROVIDER,
 struct DMATrackProviderClass {
     InterfaceClass parent_class;
 
-    /* Is @fn tracked by the guest now? If not, @errp says why. BQL held. */
+    /*
+     * Is @fn tracked by the guest now? If not, @errp says why; in the middle of
+     * a migration that fails it by dma_track_fail(), whatever the guest says
+     * later. BQL held.
+     */
     bool (*check_function)(DMATrackProvider *p, DMATrackFunction *fn,
                            Error **errp);
     /* Has the guest kept its promise so far (lost word)? BQL held. */
@@ -253,6 +262,13 @@ bool dma_track_start(Error **errp);
 /* What dma_track_fail() has remembered: false and @errp if so. Any context. */
 bool dma_track_check_failed(Error **errp);
 
+/*
+ * See, while the guest runs, whether all functions are tracked still: what one
+ * writes that is not, for a while, nobody knows. With every sync of the dirty
+ * log; the guest's requests tell of what comes and goes in between. BQL held.
+ */
+void dma_track_look(void);
+
 /* Are there pinned pages to defer in this migration? Any context. */
 bool dma_track_active(void);
 
@@ -260,14 +276,18 @@ bool dma_track_active(void);
 void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,
                             uint64_t *streaming, uint64_t *coherent);
 
-/* Just before vCPUs stop. BQL not held; may wait. */
+/*
+ * Just before vCPUs stop. BQL not held; may wait. A guest that has logged and
+ * that somebody else has stopped cannot answer: all its memory counts as
+ * pinned then.
+ */
 bool dma_track_echo(Error **errp);
 
 /*
  * Hook Q: vCPUs are stopped. Stop and quiesce every function, check the veto
- * and the lost word again, start the resets. BQL held. Returns at once, true,
- * for CPR. After failure the caller fails the migration, and dma_track_resume()
- * runs.
+ * and the lost word again, start the resets. BQL held. For CPR it only waits
+ * for the end of what UNFENCE has begun. After failure the caller fails the
+ * migration, and dma_track_resume() runs.
  */
 bool dma_track_quiesce(Error **errp);
 
