@@ -42,6 +42,12 @@ build() {
 		{ echo "no module came out"; return 1; }
 }
 
+every_function_is_accounted_for() {
+	prepare "$1" guest/kernel/dma-track
+	make_module "$1" guest/kernel/dma-track || return 1
+	tests/guest/symbols.sh "$1" "$copy/guest/kernel/dma-track/dma_track.ko"
+}
+
 # Also a wrong endianness in the contract's fields.
 sparse_finds_nothing() {
 	command -v sparse >/dev/null || { echo "sparse is missing"; return 1; }
@@ -57,6 +63,8 @@ for release in "${releases[@]}"; do
 		tests/guest/oracle tests/guest/edu; do
 		tap_run "$room builds for $release" build "$release" "$room"
 	done
+	tap_run "every DMA function of $release is hooked or excused" \
+		every_function_is_accounted_for "$release"
 	# Not inside another kernel's tree, where there is none.
 	[ ! -e "$kernels/$release/root/usr/bin/make" ] || continue
 	tap_run "sparse finds nothing in the guest's module for $release" \
