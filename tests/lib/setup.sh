@@ -100,21 +100,28 @@ apt_install() {
 # One for each suite of Debian that something comes from.
 suite=bookworm
 
-# site RELEASE FALLBACK: where this machine gets that release from
+# site RELEASE…: where this machine gets the first of these releases from
 # shellcheck disable=SC2016 # apt expands them
 site() {
-	apt-get indextargets --format '$(SITE) $(RELEASE)' |
-		awk -v release="$1" -v site="$2" \
-			'$2 == release { site = $1; exit } END { print site }'
+	local release found
+	for release in "$@"; do
+		found=$(apt-get indextargets --format '$(SITE) $(RELEASE)' |
+			awk -v release="$release" \
+				'$2 == release { print $1; exit }')
+		[ -z "$found" ] || { echo "$found"; return; }
+	done
+	return 1
 }
 
 private_apt_config() {
 	local apt=$cache/apt-$suite main security
 	local by="[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
 	mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-	main=$(site bookworm http://deb.debian.org/debian)
-	security=$(site bookworm-security \
-		http://deb.debian.org/debian-security)
+	main=$(site bookworm oldstable bookworm-updates) ||
+		die "apt on this machine has no Debian 12 (bookworm) source;" \
+			"add one to /etc/apt/sources.list"
+	security=$(site bookworm-security oldstable-security) ||
+		security=$main-security
 	echo "deb $by $main $suite main" >"$apt/sources.list"
 	[ "$suite" != bookworm ] || cat >>"$apt/sources.list" <<-END
 		deb $by $main bookworm-backports main
