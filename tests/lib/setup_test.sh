@@ -53,7 +53,7 @@ refuses() {
 succeeds() {
 	PATH=$work/bin:$PATH http_proxy=http://127.0.0.1:9 \
 		https_proxy=http://127.0.0.1:9 timeout 300 \
-		tests/lib/setup.sh "$@"
+		"${setup:-tests/lib/setup.sh}" "$@"
 }
 
 # A cache with the packages that are downloaded already, so that no network is
@@ -62,6 +62,18 @@ fill_downloads() {
 	mkdir -p "$DMA_TRACK_CACHE/downloads"
 	cp -l "$real_cache/downloads/"linux-*.deb "$DMA_TRACK_CACHE/downloads/" ||
 		cp "$real_cache/downloads/"linux-*.deb "$DMA_TRACK_CACHE/downloads/"
+}
+
+# with_kernel LINE: a checkout whose kernels.txt has only that
+with_kernel() {
+	mkdir -p "$work/tree/tests/lib" "$work/tree/tests/guest"
+	cp tests/lib/setup.sh "$work/tree/tests/lib/"
+	echo "$1" >"$work/tree/tests/guest/kernels.txt"
+	setup=$work/tree/tests/lib/setup.sh
+}
+
+first_kernel() {
+	awk '!/^#/ && NF { print; exit }' tests/guest/kernels.txt
 }
 
 wrong_architecture() {
@@ -105,15 +117,13 @@ wrong_qemu() {
 
 unsupported_kernel() {
 	fill_downloads
-	mkdir -p "$work/tree/tests/lib" "$work/tree/tests/guest"
-	cp tests/lib/setup.sh "$work/tree/tests/lib/"
-	echo 4.19.0+deb10-amd64 >"$work/tree/tests/guest/kernels.txt"
+	with_kernel '4.19.0+deb10-amd64 bookworm gcc-12'
 	# The index is there; it does not have that kernel.
 	mkdir -p "$DMA_TRACK_CACHE"
 	pretend apt-cache 'exit 100'
 	# shellcheck disable=SC2016 # not expanded here
 	pretend apt-get '[ "$1" = update ] || exec /usr/bin/apt-get "$@"'
-	setup=$work/tree/tests/lib/setup.sh refuses 4.19 -- kernel
+	refuses 4.19 -- kernel
 }
 
 # Interrupted while it unpacked a kernel; and a package that was cut short.
@@ -121,7 +131,9 @@ left_overs_do_no_harm() {
 	local release
 	rm -rf "$DMA_TRACK_CACHE"
 	fill_downloads
-	release=$(awk '!/^#/ && NF { print $1; exit }' tests/guest/kernels.txt)
+	release=$(first_kernel)
+	with_kernel "$release"
+	release=${release%% *}
 	mkdir -p "$DMA_TRACK_CACHE/kernels/$release/unpacked.new/usr" \
 		"$DMA_TRACK_CACHE/kernels/$release/unpacked" \
 		"$DMA_TRACK_CACHE/downloads/partial"
@@ -134,7 +146,9 @@ damaged_package() {
 	local release deb
 	rm -rf "$DMA_TRACK_CACHE"
 	fill_downloads
-	release=$(awk '!/^#/ && NF { print $1; exit }' tests/guest/kernels.txt)
+	release=$(first_kernel)
+	with_kernel "$release"
+	release=${release%% *}
 	deb=$(find "$DMA_TRACK_CACHE/downloads" -name "linux-image-${release}_*")
 	head -c 100000 "$deb" >"$deb.cut"
 	mv "$deb.cut" "$deb"
