@@ -173,6 +173,7 @@ struct oracle_queue {
  * @stopping: a restore has begun; commands are to give up. Written by the
  *	restore, read without a lock
  * @is_poke_armed: see README.md. Under @lock
+ * @is_bus_reset_armed: the bus is reset before that. Under @lock
  * @wait: woken by the interrupt and by @stopping
  * @irqs: interrupts seen
  * @resets: times the device was reset under us. This and what follows is for
@@ -203,6 +204,7 @@ struct oracle {
 	struct task_struct *stream;
 	bool stopping;
 	bool is_poke_armed;
+	bool is_bus_reset_armed;
 	wait_queue_head_t wait;
 	atomic_t irqs;
 
@@ -732,6 +734,12 @@ static int oracle_cmd_poke_arm(struct oracle *o)
 	return 0;
 }
 
+static int oracle_cmd_poke_arm_reset(struct oracle *o)
+{
+	o->is_bus_reset_armed = true;
+	return oracle_cmd_poke_arm(o);
+}
+
 static int oracle_cmd_release(struct oracle *o)
 {
 	if (o->state == ORACLE_STREAMING || o->state == ORACLE_STOPPED)
@@ -753,6 +761,7 @@ static const struct {
 	{ "unstream", oracle_cmd_unstream },
 	{ "selftest", oracle_cmd_selftest },
 	{ "poke arm", oracle_cmd_poke_arm },
+	{ "poke arm reset", oracle_cmd_poke_arm_reset },
 	{ "release", oracle_cmd_release },
 };
 
@@ -870,8 +879,29 @@ DEFINE_SHOW_ATTRIBUTE(oracle_pages);
  * What a driver with a bug, or a hurry, would do: use a device that has been
  * reset, with its ring bases 0. Harmless as long as the host fences the device.
  */
+/* What a guest can do to its own bus, and a driver to be right after it. */
+static void oracle_reset_bus(struct oracle *o)
+{
+	u32 bars[PCI_STD_NUM_BARS];
+	int i;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		pci_read_config_dword(o->pdev, PCI_BASE_ADDRESS_0 + 4 * i,
+				      &bars[i]);
+	if (pci_bridge_secondary_bus_reset(o->pdev->bus->self))
+		o->error = "the bus cannot be reset";
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		pci_write_config_dword(o->pdev, PCI_BASE_ADDRESS_0 + 4 * i,
+				       bars[i]);
+	pci_write_config_word(o->pdev, PCI_COMMAND,
+			      PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
 static void oracle_poke(struct oracle *o)
 {
+	if (o->is_bus_reset_armed)
+		oracle_reset_bus(o);
+	o->is_bus_reset_armed = false;
 	writel(DMA_TEST_CONTROL_ENABLE, o->regs + DMA_TEST_CONTROL);
 	writel(DMA_TEST_DEFAULT_ENTRIES / 2, o->regs + DMA_TEST_SQ_TAIL);
 	/* Wait until the device has the writes. */

@@ -10,7 +10,7 @@ import scenario
 LOW = range(0, 0x10000, 4096)
 
 
-def _poke(test_bed, progress, fence):
+def _poke(test_bed, progress, fence, command='poke arm'):
     """Move a guest whose driver enables the engine, too early, with base 0.
 
     Returns the writes of the destination's device to low memory, and the low
@@ -21,7 +21,7 @@ def _poke(test_bed, progress, fence):
         modules='dma_track,dma_oracle',
         function_options='' if fence else 'x-dma-fence=off')
     device = load.Oracle(test_bed, source).prepare()
-    device.control('poke arm')
+    device.control(command)
     load.wait_tracked(source)
     before = source.read_frames(LOW)
     migration = bed.Move(source, destination, progress)
@@ -31,7 +31,7 @@ def _poke(test_bed, progress, fence):
         raise AssertionError(f'{status}: {migration.info}')
     migration.follow_guest()
     said = device.wait_restored(destination)
-    if said.get('poked', '0') == '0':
+    if said.get('poked', '0') == '0' or said.get('error') != 'none':
         raise AssertionError(f'the driver did not do it: {said}')
     after = destination.read_frames(LOW)
     log = oracle.Log(test_bed.oracle_log('b'))
@@ -53,5 +53,12 @@ def without_the_fence_it_does(test_bed, tap):
     tap.ok(changed, 'and the memory there is corrupt')
 
 
+def a_guest_that_resets_the_bus_is_still_fenced(test_bed, tap):
+    writes, changed = _poke(test_bed, tap.progress, True, 'poke arm reset')
+    tap.equal(len(writes), 0, 'a bus reset by the guest lifts no fence')
+    tap.equal(changed, [], 'and the memory it aimed at is as before')
+
+
 TESTS = (a_queue_enabled_too_early_corrupts_nothing,
+         a_guest_that_resets_the_bus_is_still_fenced,
          without_the_fence_it_does)
