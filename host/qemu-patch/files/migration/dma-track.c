@@ -6,11 +6,14 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-commands-dma-track.h"
+#include "qapi/qapi-visit-dma-track.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/main-loop.h"
 #include "exec/target_page.h"
+#include "hw/pci/dma-quiesce.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/pci/pci_device.h"
 #include "migration/dma-track.h"
@@ -119,6 +122,10 @@ static bool dma_track_function_stop(DMATrackFunction *fn, Error **errp)
         return true;
     }
     trace_dma_track_function_stop(fn->name);
+    if (!fn->stopped) {
+        qapi_free_DMAQuiesceStepInfoList(fn->steps);
+        fn->steps = NULL;
+    }
     /* First, so that whatever becomes of it, it is resumed. */
     fn->stopped = true;
     return fn->ops->stop(fn, errp);
@@ -135,8 +142,7 @@ static bool dma_track_function_quiesce(DMATrackFunction *fn, Error **errp)
 
 static bool dma_track_function_reset(DMATrackFunction *fn, Error **errp)
 {
-    if (!fn->ops || !fn->ops->reset ||
-        dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
+    if (!fn->ops || !fn->ops->reset) {
         return true;
     }
     trace_dma_track_function_reset(fn->name);
@@ -239,10 +245,49 @@ void dma_track_function_unregister(DMATrackFunction *fn)
 
     trace_dma_track_function_unregister(fn->name);
     QTAILQ_REMOVE(&dma_track.functions, fn, next);
+    qapi_free_DMAQuiesceStepInfoList(fn->steps);
+    fn->steps = NULL;
 
     /* The planes say nothing of it any more, but it has written memory. */
     error_setg(&err, "%s was unplugged during migration", fn->name);
     dma_track_fail(err);
+}
+
+static bool dma_track_emulated_stop(DMATrackFunction *fn, Error **errp)
+{
+    pci_dma_quiesce_hold(fn->pdev);
+    return true;
+}
+
+static bool dma_track_emulated_quiesce(DMATrackFunction *fn, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!pci_dma_quiesce_check(fn->pdev, errp)) {
+        error_prepend(errp, "%s: ", fn->name);
+        return false;
+    }
+    return true;
+}
+
+static void dma_track_emulated_resume(DMATrackFunction *fn)
+{
+    pci_dma_quiesce_release(fn->pdev);
+}
+
+/*
+ * Of a device that offers the ring flush. Nothing is reset: it carries its own
+ * state, what it has not finished included.
+ */
+static const DMATrackFunctionOps dma_track_emulated_ops = {
+    .stop = dma_track_emulated_stop,
+    .quiesce = dma_track_emulated_quiesce,
+    .resume = dma_track_emulated_resume,
+};
+
+static bool dma_track_function_is_emulated(const DMATrackFunction *fn)
+{
+    return !fn->ops || fn->ops == &dma_track_emulated_ops;
 }
 
 void dma_track_register_emulated(PCIDevice *pdev)
@@ -250,6 +295,10 @@ void dma_track_register_emulated(PCIDevice *pdev)
     DMATrackFunction *fn = g_new0(DMATrackFunction, 1);
 
     fn->pdev = pdev;
+    if (pdev->dma_quiesce) {
+        fn->ops = &dma_track_emulated_ops;
+        fn->has_capability = true;
+    }
     fn->name = g_strdup(DEVICE(pdev)->id ?: object_get_typename(OBJECT(pdev)));
     fn->tracked_by = DMA_TRACKED_BY_GUEST;
     dma_track_function_register(fn);
@@ -260,7 +309,7 @@ void dma_track_unregister_emulated(PCIDevice *pdev)
     DMATrackFunction *fn;
 
     DMA_TRACK_FOREACH_FUNCTION(fn) {
-        if (fn->pdev == pdev && !fn->ops) {
+        if (fn->pdev == pdev && dma_track_function_is_emulated(fn)) {
             dma_track_function_unregister(fn);
             g_free((char *)fn->name);
             g_free(fn);
@@ -279,6 +328,19 @@ void dma_track_function_replaced(DMATrackFunction *fn)
     if (p) {
         DMA_TRACK_PROVIDER_GET_CLASS(p)->function_replaced(p, fn);
     }
+}
+
+void dma_track_function_record(DMATrackFunction *fn, DMAQuiesce method,
+                               int64_t duration_us, const Error *err)
+{
+    DMAQuiesceStepInfo *info = g_new0(DMAQuiesceStepInfo, 1);
+
+    info->method = method;
+    info->duration_us = MAX(duration_us, 0);
+    info->error = err ? g_strdup(error_get_pretty(err)) : NULL;
+    QAPI_LIST_PREPEND(fn->steps, info);
+    trace_dma_track_function_record(fn->name, DMAQuiesce_str(method),
+                                    duration_us, info->error ?: "ok");
 }
 
 bool dma_track_step_suppressed(DMATrackStep step)
@@ -366,7 +428,7 @@ static bool dma_track_check_function(DMATrackFunction *fn, Error **errp)
     if (p) {
         return DMA_TRACK_PROVIDER_GET_CLASS(p)->check_function(p, fn, errp);
     }
-    if (!fn->ops) {
+    if (dma_track_function_is_emulated(fn)) {
         return true;
     }
     if (fn->untracked_error) {
@@ -768,6 +830,7 @@ void dma_track_account_final(uint64_t pinned, uint64_t coherent,
 static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
 {
     DMATrackFunctionInfo *info = g_new0(DMATrackFunctionInfo, 1);
+    DMAQuiesceStepInfoList *step;
     Error *err = NULL;
 
     info->name = g_strdup(fn->name);
@@ -783,6 +846,13 @@ static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
     info->fenced = fn->fenced;
     info->generation = fn->generation;
     info->restored = fn->restored;
+    if (fn->ops && fn->ops->methods) {
+        info->quiesce = fn->ops->methods(fn);
+    }
+    for (step = fn->steps; step; step = step->next) {
+        QAPI_LIST_PREPEND(info->last_quiesce,
+                          QAPI_CLONE(DMAQuiesceStepInfo, step->value));
+    }
     return info;
 }
 
@@ -808,6 +878,26 @@ DMATrackInfo *qmp_query_dma_track(Error **errp)
     return info;
 }
 
+static void hmp_info_dma_track_quiesce(Monitor *mon, DMATrackFunctionInfo *fn)
+{
+    DMAQuiesceStepInfoList *step;
+    DMAQuiesceList *method;
+
+    if (fn->quiesce) {
+        monitor_printf(mon, "  made quiet by:");
+        for (method = fn->quiesce; method; method = method->next) {
+            monitor_printf(mon, " %s", DMAQuiesce_str(method->value));
+        }
+        monitor_printf(mon, "\n");
+    }
+    for (step = fn->last_quiesce; step; step = step->next) {
+        monitor_printf(mon, "  last time: %s, %" PRIu64 " us: %s\n",
+                       DMAQuiesce_str(step->value->method),
+                       step->value->duration_us,
+                       step->value->error ?: "ok");
+    }
+}
+
 static void hmp_info_dma_track_function(Monitor *mon, DMATrackFunctionInfo *fn)
 {
     monitor_printf(mon, "%s: %02x:%02x.%x, tracked by %s, %s%s%s, generation %"
@@ -818,6 +908,7 @@ static void hmp_info_dma_track_function(Monitor *mon, DMATrackFunctionInfo *fn)
                    fn->tracked ? "" : fn->reason,
                    fn->fenced ? ", fenced" : "", fn->generation,
                    DMATrackRestored_str(fn->restored));
+    hmp_info_dma_track_quiesce(mon, fn);
 }
 
 void hmp_info_dma_track(Monitor *mon, const QDict *qdict)

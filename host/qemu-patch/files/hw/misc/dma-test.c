@@ -19,12 +19,14 @@
 #include "qapi/visitor.h"
 #include "hw/core/qdev-properties.h"
 #include "hw/misc/dma_test_abi.h"
+#include "hw/pci/dma-quiesce.h"
 #include "hw/pci/msix.h"
 #include "hw/pci/pci_device.h"
 #include "hw/pci/pcie.h"
 #include "migration/blocker.h"
 #include "migration/vmstate.h"
 #include "qom/object.h"
+#include "system/runstate.h"
 #include "trace.h"
 
 #define TYPE_DMA_TEST "dma-test"
@@ -32,8 +34,32 @@ OBJECT_DECLARE_SIMPLE_TYPE(DMATestState, DMA_TEST)
 
 /* Room in configuration space, from the first free byte on. */
 #define DMA_TEST_EXP_CAP 0x80
+/* In extended configuration space, behind the one for error reporting. */
+#define DMA_TEST_QUIESCE_CAP 0x180
 /* Landings per timer callback, so that one guest cannot occupy the main loop */
 #define DMA_TEST_BURST 256
+
+/* In which way the device is broken, for tests of who uses it. */
+typedef enum DMATestFault {
+    DMA_TEST_FAULT_NONE,
+    /* A ring flush never ends. */
+    DMA_TEST_FAULT_FLUSH_NEVER,
+    /* A ring flush ends with STATUS ERROR. */
+    DMA_TEST_FAULT_FLUSH_ERROR,
+    /* A transaction never ends: TRPND stays set, and a ring flush waits. */
+    DMA_TEST_FAULT_PENDING,
+    /* Configuration space reads as all ones, and cannot be written. */
+    DMA_TEST_FAULT_GONE,
+} DMATestFault;
+
+static const char *const dma_test_fault_names[] = {
+    "none", "flush-never", "flush-error", "pending", "gone", NULL,
+};
+
+static const QEnumLookup dma_test_fault_lookup = {
+    .array = dma_test_fault_names,
+    .size = ARRAY_SIZE(dma_test_fault_names) - 1,
+};
 
 /* One issued transfer. */
 typedef struct DMATestTransfer {
@@ -58,7 +84,9 @@ struct DMATestState {
     /* Properties. */
     char *log_path;
     char *clock_name;
+    bool dma_quiesce;
 
+    DMATestFault fault;
     QEMUClockType clock;
     MemoryRegion regs;
     /* Fetches and lands. Pending while there is anything to do. */
@@ -228,17 +256,43 @@ static void dma_test_update_pending(DMATestState *s)
     PCIDevice *pdev = PCI_DEVICE(s);
     uint8_t *devsta = pdev->config + pdev->exp.exp_cap + PCI_EXP_DEVSTA;
 
-    if (s->nr_issued) {
+    if (s->nr_issued || s->fault == DMA_TEST_FAULT_PENDING) {
         pci_word_test_and_set_mask(devsta, PCI_EXP_DEVSTA_TRPND);
     } else {
         pci_word_test_and_clear_mask(devsta, PCI_EXP_DEVSTA_TRPND);
     }
 }
 
+static uint32_t dma_test_queued(DMATestState *s)
+{
+    return s->enabled ? s->sq_tail - s->sq_head : 0;
+}
+
+static void dma_test_periodic_schedule(DMATestState *s);
+
+/* Issued transfers have landed, and the news of them was written. */
+static void dma_test_end_flush(DMATestState *s)
+{
+    PCIDevice *pdev = PCI_DEVICE(s);
+
+    if (s->nr_issued || !pci_dma_quiesce_is_flushing(pdev)) {
+        return;
+    }
+    if (s->fault == DMA_TEST_FAULT_FLUSH_ERROR) {
+        /* Nothing has stopped then. */
+        pci_dma_quiesce_failed(pdev);
+        dma_test_periodic_schedule(s);
+    } else if (s->fault != DMA_TEST_FAULT_FLUSH_NEVER &&
+               s->fault != DMA_TEST_FAULT_PENDING) {
+        dma_test_log_event(s, DMA_TEST_LOG_QUIESCED, 0);
+        pci_dma_quiesce_flushed(pdev);
+    }
+}
+
 /* Returns how many queued transfers died. */
 static uint32_t dma_test_disable(DMATestState *s)
 {
-    uint32_t died = s->enabled ? s->sq_tail - s->sq_head : 0;
+    uint32_t died = dma_test_queued(s);
 
     s->enabled = false;
     return died;
@@ -344,6 +398,19 @@ static void dma_test_land(DMATestState *s, DMATestTransfer *t)
     s->nr_issued--;
     dma_test_update_pending(s);
     dma_test_complete(s, &landing, status);
+    dma_test_end_flush(s);
+}
+
+/* Also those whose time has not come. */
+static void dma_test_land_all(DMATestState *s)
+{
+    int i;
+
+    for (i = 0; i < DMA_TEST_MAX_WIDTH; i++) {
+        if (s->issued[i].used) {
+            dma_test_land(s, &s->issued[i]);
+        }
+    }
 }
 
 /* Fetch one descriptor into @t. Returns false if the engine has stopped. */
@@ -381,7 +448,8 @@ static bool dma_test_issue(DMATestState *s, DMATestTransfer *t, int64_t now)
 static bool dma_test_can_issue(DMATestState *s)
 {
     return s->enabled && dma_test_is_master(s) && s->nr_issued < s->width &&
-           s->sq_head != s->sq_tail;
+           s->sq_head != s->sq_tail &&
+           !pci_dma_quiesce_is_stopped(PCI_DEVICE(s));
 }
 
 static void dma_test_issue_all(DMATestState *s, int64_t now)
@@ -497,6 +565,9 @@ static void dma_test_periodic_stop(DMATestState *s)
 
 static void dma_test_periodic_schedule(DMATestState *s)
 {
+    if (!s->periodic_interval || pci_dma_quiesce_is_stopped(PCI_DEVICE(s))) {
+        return;
+    }
     s->periodic_at = qemu_clock_get_ns(s->clock) +
                      s->periodic_interval * 1000LL;
     timer_mod_ns(s->periodic_timer, s->periodic_at);
@@ -534,6 +605,36 @@ static void dma_test_periodic_timer(void *opaque)
     });
     dma_test_periodic_schedule(s);
 }
+
+/* --- Quiesce ------------------------------------------------------------ */
+
+static void dma_test_quiesce_flush(PCIDevice *pdev)
+{
+    DMATestState *s = DMA_TEST(pdev);
+
+    dma_test_log_event(s, DMA_TEST_LOG_FLUSH, dma_test_queued(s));
+    timer_del(s->periodic_timer);
+    /* The clock of a stopped VM stands still: nothing would land by itself. */
+    if (s->clock == QEMU_CLOCK_VIRTUAL && !runstate_is_running()) {
+        dma_test_land_all(s);
+    }
+    dma_test_end_flush(s);
+    dma_test_schedule(s);
+}
+
+static void dma_test_quiesce_resume(PCIDevice *pdev)
+{
+    DMATestState *s = DMA_TEST(pdev);
+
+    dma_test_log_event(s, DMA_TEST_LOG_RESUME, dma_test_queued(s));
+    dma_test_periodic_schedule(s);
+    dma_test_schedule(s);
+}
+
+static const PCIDMAQuiesceOps dma_test_quiesce_ops = {
+    .flush = dma_test_quiesce_flush,
+    .resume = dma_test_quiesce_resume,
+};
 
 /* --- Registers ---------------------------------------------------------- */
 
@@ -701,12 +802,23 @@ static const MemoryRegionOps dma_test_mmio_ops = {
 
 /* --- Configuration space and reset -------------------------------------- */
 
+static uint32_t dma_test_config_read(PCIDevice *pdev, uint32_t addr, int len)
+{
+    if (DMA_TEST(pdev)->fault == DMA_TEST_FAULT_GONE) {
+        return MAKE_64BIT_MASK(0, len * 8);
+    }
+    return pci_default_read_config(pdev, addr, len);
+}
+
 static void dma_test_config_write(PCIDevice *pdev, uint32_t addr, uint32_t val,
                                   int len)
 {
     DMATestState *s = DMA_TEST(pdev);
     bool was_master = dma_test_is_master(s);
 
+    if (s->fault == DMA_TEST_FAULT_GONE) {
+        return;
+    }
     pci_default_write_config(pdev, addr, val, len);
 
     if (was_master && !dma_test_is_master(s)) {
@@ -716,6 +828,7 @@ static void dma_test_config_write(PCIDevice *pdev, uint32_t addr, uint32_t val,
         dma_test_log_event(s, DMA_TEST_LOG_MASTER_ON, 0);
     }
     pcie_cap_flr_write_config(pdev, addr, val, len);
+    pci_dma_quiesce_write_config(pdev, addr, val, len);
     dma_test_schedule(s);
 }
 
@@ -723,14 +836,10 @@ static void dma_test_reset_hold(Object *obj, ResetType type)
 {
     DMATestState *s = DMA_TEST(obj);
     uint32_t died = dma_test_disable(s);
-    int i;
 
+    pci_dma_quiesce_reset(PCI_DEVICE(s));
     /* Posted writes cannot be called back: they land, and nothing after. */
-    for (i = 0; i < DMA_TEST_MAX_WIDTH; i++) {
-        if (s->issued[i].used) {
-            dma_test_land(s, &s->issued[i]);
-        }
-    }
+    dma_test_land_all(s);
     dma_test_periodic_stop(s);
 
     s->error = false;
@@ -772,7 +881,7 @@ static int dma_test_post_load(void *opaque, int version_id)
         s->nr_issued += s->issued[i].used;
     }
     dma_test_update_pending(s);
-    if (s->periodic_interval) {
+    if (s->periodic_interval && !pci_dma_quiesce_is_stopped(PCI_DEVICE(s))) {
         timer_mod_ns(s->periodic_timer, s->periodic_at);
     }
     dma_test_schedule(s);
@@ -794,6 +903,17 @@ static const VMStateDescription dma_test_vmstate_transfer = {
         VMSTATE_UINT32(run, DMATestTransfer),
         VMSTATE_INT64(lands_at, DMATestTransfer),
         VMSTATE_INT64(issued_at, DMATestTransfer),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static const VMStateDescription dma_test_vmstate_quiesce = {
+    .name = "dma-test/dma-quiesce",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = pci_dma_quiesce_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_PCI_DMA_QUIESCE(),
         VMSTATE_END_OF_LIST()
     }
 };
@@ -829,6 +949,10 @@ static const VMStateDescription dma_test_vmstate = {
         VMSTATE_STRUCT_ARRAY(issued, DMATestState, DMA_TEST_MAX_WIDTH, 1,
                              dma_test_vmstate_transfer, DMATestTransfer),
         VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * const []) {
+        &dma_test_vmstate_quiesce,
+        NULL
     }
 };
 
@@ -885,6 +1009,10 @@ static void dma_test_realize(PCIDevice *pdev, Error **errp)
     }
     s->timer = timer_new_ns(s->clock, dma_test_timer, s);
     s->periodic_timer = timer_new_ns(s->clock, dma_test_periodic_timer, s);
+    if (s->dma_quiesce) {
+        pci_dma_quiesce_init(pdev, DMA_TEST_QUIESCE_CAP,
+                             &dma_test_quiesce_ops);
+    }
     return;
 
 out_blocker:
@@ -901,6 +1029,7 @@ static void dma_test_exit(PCIDevice *pdev)
 {
     DMATestState *s = DMA_TEST(pdev);
 
+    pci_dma_quiesce_exit(pdev);
     timer_free(s->periodic_timer);
     timer_free(s->timer);
     if (s->log_fd >= 0) {
@@ -910,6 +1039,21 @@ static void dma_test_exit(PCIDevice *pdev)
     pcie_aer_exit(pdev);
     pcie_cap_exit(pdev);
     msix_uninit_exclusive_bar(pdev);
+}
+
+static int dma_test_get_fault(Object *obj, Error **errp)
+{
+    return DMA_TEST(obj)->fault;
+}
+
+static void dma_test_set_fault(Object *obj, int val, Error **errp)
+{
+    DMATestState *s = DMA_TEST(obj);
+
+    s->fault = val;
+    if (qdev_is_realized(DEVICE(s))) {
+        dma_test_update_pending(s);
+    }
 }
 
 static void dma_test_get_marker(Object *obj, Visitor *v, const char *name,
@@ -949,6 +1093,7 @@ static void dma_test_instance_init(Object *obj)
 static const Property dma_test_properties[] = {
     DEFINE_PROP_STRING("log", DMATestState, log_path),
     DEFINE_PROP_STRING("clock", DMATestState, clock_name),
+    DEFINE_PROP_BOOL("dma-quiesce", DMATestState, dma_quiesce, false),
 };
 
 static void dma_test_class_init(ObjectClass *klass, const void *data)
@@ -959,6 +1104,7 @@ static void dma_test_class_init(ObjectClass *klass, const void *data)
 
     pc->realize = dma_test_realize;
     pc->exit = dma_test_exit;
+    pc->config_read = dma_test_config_read;
     pc->config_write = dma_test_config_write;
     pc->vendor_id = DMA_TEST_PCI_VENDOR;
     pc->device_id = DMA_TEST_PCI_DEVICE;
@@ -972,6 +1118,11 @@ static void dma_test_class_init(ObjectClass *klass, const void *data)
     device_class_set_props(dc, dma_test_properties);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 
+    object_class_property_add_enum(klass, "x-fault", "DMATestFault",
+                                   &dma_test_fault_lookup, dma_test_get_fault,
+                                   dma_test_set_fault);
+    object_class_property_set_description(klass, "x-fault",
+        "How the device is broken; can be changed at any time");
     object_class_property_add(klass, "marker", "uint64", dma_test_get_marker,
                               dma_test_set_marker, NULL, NULL);
     object_class_property_set_description(klass, "marker",

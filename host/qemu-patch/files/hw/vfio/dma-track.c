@@ -42,6 +42,7 @@
 #include "system/address-spaces.h"
 #include "system/runstate.h"
 #include "trace.h"
+#include "vfio-dma-track-internal.h"
 #include "vfio-dma-track.h"
 #include "vfio-migration-internal.h"
 
@@ -52,7 +53,12 @@
 #define RESET_ATTEMPTS          100
 #define RESET_RETRY_US          (10 * 1000)
 
-#define PENDING_POLL_US         200
+#define RESET_POLL_US           200
+/*
+ * Before a reset the kernel waits for pending transactions for up to 1.5 s; the
+ * reset itself takes 0.1 s, and some functions need longer to come back.
+ */
+#define RESET_US                (5 * 1000 * 1000)
 
 /* Longest chain of capabilities in 256 bytes, as in the kernel. */
 #define MAX_STD_CAPS            48
@@ -67,50 +73,6 @@ enum {
 
 #define STATE_END               0x646d612d74726163ULL
 
-/* One function. Protected by the BQL. */
-struct VFIODMATrack {
-    DMATrackFunction fn;
-    VFIOPCIDevice *vdev;
-    VMChangeStateEntry *vm_state;
-    Error *untracked_error;
-
-    /* Where the capability is, or 0. Constant. */
-    uint16_t dvsec;
-    /* Where the hardware has its PCI Express capability, or 0. Constant. */
-    uint8_t express;
-
-    /*
-     * Bus master and INTx are kept from the hardware, and the guest reads its
-     * own bits. Set while stopped, and while fenced; fn.fenced is for the
-     * latter alone, because a stop must not make a function look harmless to
-     * the checks that follow it.
-     */
-    bool held;
-    /* fn->ops->stop was called, and fn->ops->resume was not. */
-    bool stopped;
-    /* The function was reset since @stopped was set. */
-    bool reset_done;
-    /*
-     * The machine was reset since @stopped was set: the guest that knew the
-     * function is gone, and nobody would ask to lift a fence.
-     */
-    bool machine_reset;
-    /* Loaded from a stream: the guest is to be told before it runs. */
-    bool replaced;
-
-    /* The reset in the background. Joined by vfio_dma_track_join(). */
-    QemuThread reset_thread;
-    bool resetting;
-    /* Written by the thread, read after it was joined. 0 or -errno. */
-    int reset_ret;
-    /* Scheduled by the thread when it ends. */
-    QEMUBH *reset_bh;
-
-    /* The reset was for UNFENCE, and this is whom to tell. Else NULL. */
-    DMATrackUnfenceDone *unfence_done;
-    void *unfence_opaque;
-};
-
 static VFIODMATrack *vfio_dma_track_from_fn(DMATrackFunction *fn)
 {
     return container_of(fn, VFIODMATrack, fn);
@@ -118,8 +80,8 @@ static VFIODMATrack *vfio_dma_track_from_fn(DMATrackFunction *fn)
 
 /* --- Registers --------------------------------------------------------- */
 
-static bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
-                                     uint16_t *val, Error **errp)
+bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
+                              uint16_t *val, Error **errp)
 {
     VFIODevice *vbasedev = &t->vdev->vbasedev;
     uint16_t val_le;
@@ -136,8 +98,8 @@ static bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
     return true;
 }
 
-static bool vfio_dma_track_write_word(VFIODMATrack *t, uint32_t addr,
-                                      uint16_t val, Error **errp)
+bool vfio_dma_track_write_word(VFIODMATrack *t, uint32_t addr,
+                               uint16_t val, Error **errp)
 {
     VFIODevice *vbasedev = &t->vdev->vbasedev;
     uint16_t val_le = cpu_to_le16(val);
@@ -175,8 +137,8 @@ static uint16_t vfio_dma_track_guest_command(VFIODMATrack *t)
     return pci_get_word(t->fn.pdev->config + PCI_COMMAND);
 }
 
-static bool vfio_dma_track_check_bus_master(VFIODMATrack *t, const char *step,
-                                            Error **errp)
+bool vfio_dma_track_check_bus_master(VFIODMATrack *t, const char *step,
+                                     Error **errp)
 {
     uint16_t command;
 
@@ -222,7 +184,7 @@ static uint8_t vfio_dma_track_find_express(VFIODMATrack *t)
 
 /* --- The capability that the guest sees -------------------------------- */
 
-static void vfio_dma_track_update_dvsec(VFIODMATrack *t)
+void vfio_dma_track_update_dvsec(VFIODMATrack *t)
 {
     uint8_t *dvsec = t->fn.pdev->config + t->dvsec;
 
@@ -230,8 +192,8 @@ static void vfio_dma_track_update_dvsec(VFIODMATrack *t)
         return;
     }
     pci_set_word(dvsec + PCI_DMA_QUIESCE_STATUS,
-                 t->held ? PCI_DMA_QUIESCE_STATE_QUIESCED
-                         : PCI_DMA_QUIESCE_STATE_RUNNING);
+                 t->held || t->quiesce.quiet ? PCI_DMA_QUIESCE_STATE_QUIESCED
+                                             : PCI_DMA_QUIESCE_STATE_RUNNING);
     pci_set_long(dvsec + PCI_DMA_QUIESCE_GENERATION, t->fn.generation);
 }
 
@@ -263,28 +225,15 @@ static uint16_t vfio_dma_track_dvsec_offset(VFIOPCIDevice *vdev)
     return DVSEC_OFFSET;
 }
 
-static void vfio_dma_track_add_dvsec(VFIODMATrack *t)
+/* The guest sees QEMU's registers at @offset, whatever is there. */
+static void vfio_dma_track_emulate_dvsec(VFIODMATrack *t, uint16_t offset)
 {
     VFIOPCIDevice *vdev = t->vdev;
     PCIDevice *pdev = t->fn.pdev;
-    uint16_t offset = vfio_dma_track_dvsec_offset(vdev);
-    uint8_t *dvsec = pdev->config + offset;
-
-    if (!offset ||
-        !pcie_insert_capability(pdev, PCI_EXT_CAP_ID_DVSEC, 1, offset,
-                                PCI_DMA_QUIESCE_LENGTH)) {
-        return;
-    }
-
-    /* FLUSH is not offered: the hardware knows nothing of it. */
-    memset(dvsec + PCI_DVSEC_HEADER1, 0,
-           PCI_DMA_QUIESCE_LENGTH - PCI_DVSEC_HEADER1);
-    pci_set_long(dvsec + PCI_DVSEC_HEADER1,
-                 PCI_DMA_QUIESCE_VENDOR | PCI_DMA_QUIESCE_REVISION << 16 |
-                 (uint32_t)PCI_DMA_QUIESCE_LENGTH << 20);
-    pci_set_word(dvsec + PCI_DVSEC_HEADER2, PCI_DMA_QUIESCE_DVSEC_ID);
 
     memset(vdev->emulated_config_bits + offset, 0xff, PCI_DMA_QUIESCE_LENGTH);
+    memset(pdev->wmask + offset, 0, PCI_DMA_QUIESCE_LENGTH);
+    pci_set_word(pdev->config + offset + PCI_DMA_QUIESCE_CONTROL, 0);
     /* These differ between source and destination. */
     memset(pdev->cmask + offset + PCI_DMA_QUIESCE_CONTROL, 0,
            PCI_DMA_QUIESCE_LENGTH - PCI_DMA_QUIESCE_CONTROL);
@@ -292,6 +241,40 @@ static void vfio_dma_track_add_dvsec(VFIODMATrack *t)
     t->dvsec = offset;
     t->fn.has_capability = true;
     vfio_dma_track_update_dvsec(t);
+}
+
+static void vfio_dma_track_add_dvsec(VFIODMATrack *t)
+{
+    VFIOPCIDevice *vdev = t->vdev;
+    PCIDevice *pdev = t->fn.pdev;
+    uint16_t offset = vfio_dma_quiesce_find(t);
+    uint8_t *dvsec;
+
+    /*
+     * The hardware's own: the guest sees it if it sees extended config space.
+     * A capability in the middle of the chain keeps its place.
+     */
+    if (offset && pcie_find_capability(pdev, PCI_EXT_CAP_ID_DVSEC)) {
+        vfio_dma_track_emulate_dvsec(t, offset);
+        return;
+    }
+
+    offset = vfio_dma_track_dvsec_offset(vdev);
+    if (!offset ||
+        !pcie_insert_capability(pdev, PCI_EXT_CAP_ID_DVSEC, 1, offset,
+                                PCI_DMA_QUIESCE_LENGTH)) {
+        return;
+    }
+
+    /* FLUSH is not offered: the hardware knows nothing of it. */
+    dvsec = pdev->config + offset;
+    memset(dvsec + PCI_DVSEC_HEADER1, 0,
+           PCI_DMA_QUIESCE_LENGTH - PCI_DVSEC_HEADER1);
+    pci_set_long(dvsec + PCI_DVSEC_HEADER1,
+                 PCI_DMA_QUIESCE_VENDOR | PCI_DMA_QUIESCE_REVISION << 16 |
+                 (uint32_t)PCI_DMA_QUIESCE_LENGTH << 20);
+    pci_set_word(dvsec + PCI_DVSEC_HEADER2, PCI_DMA_QUIESCE_DVSEC_ID);
+    vfio_dma_track_emulate_dvsec(t, offset);
 }
 
 /* --- Hold and lift ----------------------------------------------------- */
@@ -309,11 +292,7 @@ static void vfio_dma_track_emulate_command(VFIODMATrack *t, bool emulate)
     }
 }
 
-/*
- * Take bus master and INTx from the hardware and see that it has let go. The
- * function stays held if that fails. Idempotent.
- */
-static bool vfio_dma_track_hold(VFIODMATrack *t, Error **errp)
+bool vfio_dma_track_hold(VFIODMATrack *t, Error **errp)
 {
     VFIOPCIDevice *vdev = t->vdev;
     PCIDevice *pdev = t->fn.pdev;
@@ -385,9 +364,25 @@ uint32_t vfio_dma_track_filter_write(VFIOPCIDevice *vdev, uint32_t addr,
                                      uint32_t val, int len)
 {
     VFIODMATrack *t = vdev->dma_track;
+    uint32_t control;
     int i;
 
-    if (!t || !t->held || !ranges_overlap(addr, len, PCI_COMMAND, 2)) {
+    if (!t) {
+        return val;
+    }
+
+    /* Flushing is the host's business. Zero asks for nothing. */
+    control = t->quiesce.flush + PCI_DMA_QUIESCE_CONTROL;
+    if (t->quiesce.flush && ranges_overlap(addr, len, control, 2)) {
+        for (i = 0; i < len; i++) {
+            if (addr + i == control || addr + i == control + 1) {
+                val &= ~((uint32_t)0xff << (i * 8));
+            }
+        }
+        return val;
+    }
+
+    if (!t->held || !ranges_overlap(addr, len, PCI_COMMAND, 2)) {
         return val;
     }
 
@@ -418,7 +413,7 @@ void vfio_dma_track_config_written(VFIOPCIDevice *vdev)
 
 /* --- Reset in the background ------------------------------------------- */
 
-static bool vfio_dma_track_has_reset(VFIODMATrack *t)
+bool vfio_dma_track_has_reset(VFIODMATrack *t)
 {
     return t->vdev->vbasedev.reset_works;
 }
@@ -426,6 +421,7 @@ static bool vfio_dma_track_has_reset(VFIODMATrack *t)
 static void *vfio_dma_track_reset_thread(void *opaque)
 {
     VFIODMATrack *t = opaque;
+    int64_t begin = g_get_monotonic_time();
     int i, ret = -EAGAIN;
 
     for (i = 0; i < RESET_ATTEMPTS && ret == -EAGAIN; i++) {
@@ -436,22 +432,25 @@ static void *vfio_dma_track_reset_thread(void *opaque)
     }
 
     t->reset_ret = ret;
+    t->reset_us = g_get_monotonic_time() - begin;
     trace_vfio_dma_track_reset_end(t->vdev->vbasedev.name, ret);
+    qatomic_store_release(&t->reset_over, true);
     qemu_bh_schedule(t->reset_bh);
     return NULL;
 }
 
-static void vfio_dma_track_begin_reset(VFIODMATrack *t)
+void vfio_dma_track_begin_reset(VFIODMATrack *t)
 {
     assert(!t->resetting);
 
     trace_vfio_dma_track_reset_begin(t->vdev->vbasedev.name);
     t->resetting = true;
+    t->reset_over = false;
+    t->reset_unrecorded = t->stopped;
     qemu_thread_create(&t->reset_thread, "vfio-reset",
                        vfio_dma_track_reset_thread, t, QEMU_THREAD_JOINABLE);
 }
 
-/* Wait for the reset, if one is running. */
 static void vfio_dma_track_join(VFIODMATrack *t)
 {
     if (t->resetting) {
@@ -460,10 +459,38 @@ static void vfio_dma_track_join(VFIODMATrack *t)
         qemu_bh_cancel(t->reset_bh);
         t->resetting = false;
     }
+    if (t->reset_unrecorded) {
+        Error *err = NULL;
+
+        t->reset_unrecorded = false;
+        vfio_dma_track_check_reset(t, &err);
+        dma_track_function_record(&t->fn, DMA_QUIESCE_RESET, t->reset_us, err);
+        error_free(err);
+    }
 }
 
-/* Was the last reset successful? */
-static bool vfio_dma_track_check_reset(VFIODMATrack *t, Error **errp)
+bool vfio_dma_track_wait_reset(VFIODMATrack *t, int64_t limit, Error **errp)
+{
+    while (t->resetting && !qatomic_load_acquire(&t->reset_over)) {
+        if (g_get_monotonic_time() > limit) {
+            error_setg(errp, "%s: reset not finished in time",
+                       t->vdev->vbasedev.name);
+            return false;
+        }
+        g_usleep(RESET_POLL_US);
+    }
+    vfio_dma_track_join(t);
+    return true;
+}
+
+/* The same with a limit that is right for any function that is there. */
+static bool vfio_dma_track_wait_reset_now(VFIODMATrack *t, Error **errp)
+{
+    return vfio_dma_track_wait_reset(t, g_get_monotonic_time() + RESET_US,
+                                     errp);
+}
+
+bool vfio_dma_track_check_reset(VFIODMATrack *t, Error **errp)
 {
     if (t->reset_ret) {
         error_setg_errno(errp, -t->reset_ret, "%s: reset failed",
@@ -509,6 +536,9 @@ static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
     VFIODMATrack *t = vfio_dma_track_from_fn(fn);
 
     if (!t->stopped) {
+        if (!vfio_dma_track_wait_reset_now(t, errp)) {
+            return false;
+        }
         vfio_dma_track_end_unfence(t);
         t->stopped = true;
         t->reset_done = false;
@@ -516,62 +546,33 @@ static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
     }
 
     trace_vfio_dma_track_stop(fn->name, vfio_dma_track_guest_command(t));
-    if (dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER)) {
-        return true;
-    }
-    return vfio_dma_track_hold(t, errp);
+    return vfio_dma_quiesce_begin(t, errp);
 }
 
 static bool vfio_dma_track_quiesce(DMATrackFunction *fn, Error **errp)
 {
-    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
-    int64_t begin = g_get_monotonic_time();
-    int64_t limit = begin + t->vdev->quiesce_timeout_ms * 1000LL;
-    uint16_t status = 0;
+    return vfio_dma_quiesce_finish(vfio_dma_track_from_fn(fn), errp);
+}
 
-    if (t->express && !dma_track_step_suppressed(DMA_TRACK_STEP_PENDING)) {
-        for (;;) {
-            bool late = g_get_monotonic_time() > limit;
-
-            if (!vfio_dma_track_read_word(t, t->express + PCI_EXP_DEVSTA,
-                                          &status, errp)) {
-                return false;
-            }
-            if (!(status & PCI_EXP_DEVSTA_TRPND)) {
-                break;
-            }
-            if (late) {
-                error_setg(errp, "%s: transactions still pending %" PRIu32
-                           " ms after bus master was cleared",
-                           fn->name, t->vdev->quiesce_timeout_ms);
-                return false;
-            }
-            g_usleep(PENDING_POLL_US);
-        }
-    }
-
-    trace_vfio_dma_track_quiesce(fn->name, status,
-                                 g_get_monotonic_time() - begin);
-    if (dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER)) {
-        return true;
-    }
-    return vfio_dma_track_check_bus_master(t, "after the function was quiesced",
-                                           errp);
+static DMAQuiesceList *vfio_dma_track_methods(DMATrackFunction *fn)
+{
+    return vfio_dma_quiesce_methods(vfio_dma_track_from_fn(fn));
 }
 
 static bool vfio_dma_track_reset(DMATrackFunction *fn, Error **errp)
 {
     VFIODMATrack *t = vfio_dma_track_from_fn(fn);
 
-    if (!vfio_dma_track_has_reset(t) ||
+    /* What was flushed has nothing left that could take effect later. */
+    if (!vfio_dma_track_has_reset(t) || vfio_dma_quiesce_is_gentle(t) ||
         dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
         return true;
     }
-    if (t->reset_done) {
-        vfio_dma_track_join(t);
-        if (!t->reset_ret) {
-            return true;
-        }
+    if (!vfio_dma_track_wait_reset_now(t, errp)) {
+        return false;
+    }
+    if (t->reset_done && !t->reset_ret) {
+        return true;
     }
     t->reset_done = true;
     vfio_dma_track_begin_reset(t);
@@ -588,21 +589,38 @@ static void vfio_dma_track_resume(DMATrackFunction *fn)
         return;
     }
 
+    if (vfio_dma_quiesce_is_gentle(t) && !t->reset_done && !t->machine_reset) {
+        ok = vfio_dma_quiesce_resume(t, &err);
+        if (ok) {
+            t->stopped = false;
+            vfio_dma_quiesce_forget(t);
+            vfio_dma_track_update_dvsec(t);
+            trace_vfio_dma_track_resume(fn->name, fn->generation);
+            return;
+        }
+        warn_report_err(err);
+        err = NULL;
+    }
+
     /*
      * Writes that were dropped while bus master was off are gone, so the rings
      * are out of step with memory: only a reset and a fresh start of the
      * driver help.
      */
-    vfio_dma_track_join(t);
+    ok = vfio_dma_track_wait_reset_now(t, &err);
+    if (!vfio_dma_track_fence(t, ok ? &err : NULL)) {
+        ok = false;
+    }
     if (t->reset_done && t->reset_ret) {
         t->reset_done = false;
     }
-    ok = vfio_dma_track_fence(t, &err);
     if (ok && !t->reset_done && vfio_dma_track_has_reset(t)) {
         vfio_dma_track_begin_reset(t);
-        vfio_dma_track_join(t);
-        ok = vfio_dma_track_check_reset(t, &err);
+        ok = vfio_dma_track_wait_reset_now(t, &err) &&
+             vfio_dma_track_check_reset(t, &err);
     }
+    /* Not before it is quiet: it may have begun what the guest has given up. */
+    ok = ok && vfio_dma_quiesce_unblock(t, &err);
     if (ok && (!t->vdev->dma_fence || t->machine_reset)) {
         ok = vfio_dma_track_lift(t, &err);
     }
@@ -613,6 +631,7 @@ static void vfio_dma_track_resume(DMATrackFunction *fn)
 
     t->stopped = false;
     t->reset_done = false;
+    vfio_dma_quiesce_forget(t);
     dma_track_function_replaced(fn);
     vfio_dma_track_update_dvsec(t);
     trace_vfio_dma_track_resume(fn->name, fn->generation);
@@ -639,6 +658,13 @@ static void vfio_dma_track_unfence(DMATrackFunction *fn,
      */
     if (!t->fn.fenced) {
         done(opaque, NULL);
+        return;
+    }
+
+    /* One that was begun for the migration, and takes long. */
+    if (!vfio_dma_track_wait_reset(t, 0, &err)) {
+        done(opaque, err);
+        error_free(err);
         return;
     }
 
@@ -673,6 +699,7 @@ static const DMATrackFunctionOps vfio_dma_track_ops = {
     .reset = vfio_dma_track_reset,
     .resume = vfio_dma_track_resume,
     .unfence = vfio_dma_track_unfence,
+    .methods = vfio_dma_track_methods,
     .end_unfence = vfio_dma_track_finish_unfence,
     .is_idle = vfio_dma_track_is_idle,
 };
@@ -701,6 +728,10 @@ void vfio_dma_track_device_reset(VFIOPCIDevice *vdev)
     }
 
     t->machine_reset = true;
+    /* A flush that was begun was begun by a function that is no more. */
+    if (vfio_dma_quiesce_is_gentle(t)) {
+        vfio_dma_quiesce_forget(t);
+    }
     if (!t->stopped && t->held && !vfio_dma_track_lift(t, &err)) {
         warn_report_err(err);
     }
@@ -770,9 +801,12 @@ static bool vfio_dma_track_check_saveable(VFIODMATrack *t, Error **errp)
         error_setg(errp, "%s: the function was not quiesced", t->fn.name);
         return false;
     }
-    vfio_dma_track_join(t);
-    if (t->reset_done && !vfio_dma_track_check_reset(t, errp)) {
+    if (!vfio_dma_track_wait_reset_now(t, errp) ||
+        (t->reset_done && !vfio_dma_track_check_reset(t, errp))) {
         return false;
+    }
+    if (vfio_dma_quiesce_is_gentle(t)) {
+        return vfio_dma_quiesce_check_flushed(t, errp);
     }
     return dma_track_step_suppressed(DMA_TRACK_STEP_BUSMASTER) ||
            vfio_dma_track_check_bus_master(t, "when its state was saved", errp);
@@ -839,6 +873,7 @@ static int vfio_dma_track_load_new_function(VFIODMATrack *t, QEMUFile *f)
     VFIODevice *vbasedev = &t->vdev->vbasedev;
     VFIODMATrackIdentity id[NR_IDENTITY];
     Error *err = NULL;
+    uint16_t command;
     int i, ret;
 
     vfio_dma_track_identity(t, id);
@@ -859,6 +894,17 @@ static int vfio_dma_track_load_new_function(VFIODMATrack *t, QEMUFile *f)
 
     /* From here on the guest's COMMAND stays with QEMU. */
     if (t->vdev->dma_fence && !vfio_dma_track_fence(t, &err)) {
+        error_report_err(err);
+        return -EIO;
+    }
+
+    /*
+     * Loading maps the BARs for the other functions' use, which fails while
+     * the hardware does not decode them. The guest's own COMMAND comes last.
+     */
+    if (!vfio_dma_track_read_command(t, &command, &err) ||
+        !vfio_dma_track_write_word(t, PCI_COMMAND,
+                                   command | PCI_COMMAND_MEMORY, &err)) {
         error_report_err(err);
         return -EIO;
     }
@@ -1048,6 +1094,12 @@ bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
                                      vfio_dma_track_reset_bh, t,
                                      &DEVICE(vdev)->mem_reentrancy_guard);
     vfio_dma_track_add_dvsec(t);
+    if (!vfio_dma_quiesce_realize(t, errp)) {
+        error_free(why);
+        qemu_bh_delete(t->reset_bh);
+        g_free(t);
+        return false;
+    }
 
     t->vm_state = qdev_add_vm_change_state_handler(DEVICE(vdev),
                                                    vfio_dma_track_vm_change,

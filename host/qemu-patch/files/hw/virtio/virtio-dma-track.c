@@ -1416,23 +1416,31 @@ static void virtio_dma_track_vm_change(void *opaque, bool running,
 
 static bool virtio_dma_track_parse_suppress(VirtIODMATrack *s, Error **errp)
 {
+    static const struct {
+        const char *name;
+        uint32_t step;
+    } known[] = {
+        { "flush", DMA_TRACK_STEP_FLUSH },
+        { "busmaster", DMA_TRACK_STEP_BUSMASTER },
+        { "pending", DMA_TRACK_STEP_PENDING },
+        { "iommu", DMA_TRACK_STEP_IOMMU },
+        { "reset", DMA_TRACK_STEP_RESET },
+        { "all", DMA_TRACK_STEP_ALL },
+    };
     g_auto(GStrv) steps = g_strsplit(s->suppress ? s->suppress : "", ",", -1);
-    unsigned i;
+    unsigned i, j;
 
     for (i = 0; steps[i]; i++) {
-        if (!strcmp(steps[i], "busmaster")) {
-            s->suppressed_steps |= DMA_TRACK_STEP_BUSMASTER;
-        } else if (!strcmp(steps[i], "pending")) {
-            s->suppressed_steps |= DMA_TRACK_STEP_PENDING;
-        } else if (!strcmp(steps[i], "reset")) {
-            s->suppressed_steps |= DMA_TRACK_STEP_RESET;
-        } else if (!strcmp(steps[i], "all")) {
-            s->suppressed_steps |= DMA_TRACK_STEP_BUSMASTER |
-                                   DMA_TRACK_STEP_PENDING |
-                                   DMA_TRACK_STEP_RESET;
-        } else {
+        for (j = 0; j < ARRAY_SIZE(known); j++) {
+            if (!strcmp(steps[i], known[j].name)) {
+                s->suppressed_steps |= known[j].step;
+                break;
+            }
+        }
+        if (j == ARRAY_SIZE(known)) {
             error_setg(errp, "x-dma-quiesce-suppress: '%s' is not one of "
-                       "busmaster, pending, reset, all", steps[i]);
+                       "flush, busmaster, pending, iommu, reset, all",
+                       steps[i]);
             return false;
         }
     }

@@ -33,32 +33,38 @@ typedef void DMATrackUnfenceDone(void *opaque, Error *err);
 
 /*
  * All are called with the BQL held. A NULL member means that there is nothing
- * to do: an emulated device has no quiesce, reset or fence, because it stops
- * with the VM and carries its own state.
+ * to do: an emulated device has no reset and no fence, because it stops with
+ * the VM and carries its own state.
  */
 typedef struct DMATrackFunctionOps {
     /*
-     * Begin to stop: the function initiates nothing new once this returns.
-     * Not destructive for other functions. Idempotent.
+     * Begin to stop: the function is told to initiate nothing new. Not
+     * destructive for other functions. Idempotent.
      */
     bool (*stop)(DMATrackFunction *fn, Error **errp);
     /*
-     * Wait, for a bounded time, until nothing of what the function began is in
-     * flight. Called after @stop of every function. Idempotent.
+     * See to it, in a bounded time, that the function initiates nothing and
+     * that nothing of what it began is in flight. Called after @stop of every
+     * function; falls back to harder methods. Each method that was tried is
+     * told by dma_track_function_record(). Idempotent.
      */
     bool (*quiesce)(DMATrackFunction *fn, Error **errp);
     /*
      * Start the reset of the quiesced function, so that nothing it began takes
      * effect later; it may go on in the background. It must have ended before
-     * the function's state is saved and before @resume returns.
+     * the function's state is saved and before @resume returns. Does nothing
+     * if the function has finished, by itself, all it had begun.
      */
     bool (*reset)(DMATrackFunction *fn, Error **errp);
     /*
      * The migration came to nothing after @stop: make the function usable
-     * again, fenced and with a new generation, by
+     * again. One that was only asked to stop, and has kept its state, goes on.
+     * Any other is fenced and gets a new generation, by
      * dma_track_function_replaced(). Idempotent; may run with stopped vCPUs.
      */
     void (*resume)(DMATrackFunction *fn);
+    /* The methods that @quiesce would try, in order, for query-dma-track. */
+    DMAQuiesceList *(*methods)(DMATrackFunction *fn);
     /*
      * The guest has stopped the function's driver: reset the function and lift
      * the fence. Calls @done exactly once, later or at once.
@@ -105,6 +111,11 @@ struct DMATrackFunction {
     bool stopped;
     /* What the guest says of its driver since @generation last changed. */
     DMATrackRestored restored;
+    /*
+     * DMAQuiesceStepInfo, in reverse order: how it was made quiet when that was
+     * last tried. Written by dma_track_function_record().
+     */
+    DMAQuiesceStepInfoList *steps;
 
     QTAILQ_ENTRY(DMATrackFunction) next;
 };
@@ -121,8 +132,9 @@ void dma_track_function_unregister(DMATrackFunction *fn);
 
 /*
  * An emulated PCI device whose writes to RAM migration does not see, by its
- * property x-untracked-dma: a function without ops and without capability,
- * tracked by the guest. To be undone before @pdev goes; a device that was not
+ * property x-untracked-dma, tracked by the guest. One that offers a ring flush
+ * (hw/pci/dma-quiesce.h) is flushed at the end of a migration; any other has no
+ * ops, and no capability. To be undone before @pdev goes; a device that was not
  * registered is left alone. With the BQL held.
  */
 void dma_track_register_emulated(PCIDevice *pdev);
@@ -135,6 +147,17 @@ void dma_track_unregister_emulated(PCIDevice *pdev);
  * caller has fenced the function before. With the BQL held.
  */
 void dma_track_function_replaced(DMATrackFunction *fn);
+
+/**
+ * dma_track_function_record: a step of making @fn quiet is over
+ * @duration_us: how long it took, in microseconds
+ * @err: why it did not work, or NULL; stays the caller's
+ *
+ * For query-dma-track. What was recorded for an earlier migration is forgotten
+ * when @fn is stopped anew. With the BQL held.
+ */
+void dma_track_function_record(DMATrackFunction *fn, DMAQuiesce method,
+                               int64_t duration_us, const Error *err);
 
 /* The function's address as the guest sees it now: bus numbers can change. */
 uint32_t dma_track_function_sbdf(const DMATrackFunction *fn);
@@ -159,6 +182,9 @@ typedef enum DMATrackStep {
     DMA_TRACK_STEP_BUSMASTER = 1 << 0,
     DMA_TRACK_STEP_PENDING   = 1 << 1,
     DMA_TRACK_STEP_RESET     = 1 << 2,
+    DMA_TRACK_STEP_FLUSH     = 1 << 3,
+    DMA_TRACK_STEP_IOMMU     = 1 << 4,
+    DMA_TRACK_STEP_ALL       = (1 << 5) - 1,
 } DMATrackStep;
 bool dma_track_step_suppressed(DMATrackStep step);
 
@@ -246,8 +272,8 @@ bool dma_track_given_up(void);
  * Also refuses what cannot work with such functions at all: snapshots, postcopy
  * and COLO. Always true for CPR, which moves no memory. BQL held.
  *
- * An emulated function has no ops: it is there to test with, and without a
- * provider it is let through, so that a test can show what is lost then.
+ * An emulated function is there to test with, and without a provider it is let
+ * through, so that a test can show what is lost then.
  */
 bool dma_track_save_prepare(Error **errp);
 

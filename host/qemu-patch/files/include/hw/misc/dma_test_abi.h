@@ -173,5 +173,13 @@
 #define DMA_TEST_LOG_NOTE               0x107
 /* An access to memory that failed. */
 #define DMA_TEST_LOG_FAULT              0x106
+/*
+ * The ring flush of linux/pci_dma_quiesce.h: FLUSH was seen, STATUS becomes
+ * QUIESCED, RESUME was seen. SEED of the first and last: how many transfers are
+ * queued.
+ */
+#define DMA_TEST_LOG_FLUSH              0x108
+#define DMA_TEST_LOG_QUIESCED           0x109
+#define DMA_TEST_LOG_RESUME             0x10a
 
 #endif /* DMA_TEST_ABI_H */
