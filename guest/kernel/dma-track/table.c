@@ -8,18 +8,23 @@
  * no interleaving, and no point to stop at, with a clear bit over a live
  * mapping. The host needs no lock, for it only reads the bits.
  */
+#include <linux/atomic.h>
 #include <linux/bitops.h>
 #include <linux/bug.h>
 #include <linux/build_bug.h>
 #include <linux/errno.h>
 #include <linux/gfp.h>
+#include <linux/irqflags.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/processor.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/vmalloc.h>
 
 #include "dirty.h"
 #include "table.h"
+#include "table_frame.h"
 
 static struct dma_track_section **find_leaf(struct dma_track_table *table,
 					    u64 nr)
@@ -66,6 +71,21 @@ static unsigned int word_of(u64 gfn)
 	return (gfn % DMA_TRACK_SECTION_FRAMES) / DMA_TRACK_WORD_FRAMES;
 }
 
+/* With interrupts off: a handler may map or unmap as well. */
+static void lock_word(struct dma_track_section *section, unsigned int word)
+{
+	atomic_t *lock = &section->lock[word];
+
+	while (!dma_track_try_lock(lock))
+		while (atomic_read(lock) <= 0)
+			cpu_relax();
+}
+
+static void unlock_word(struct dma_track_section *section, unsigned int word)
+{
+	dma_track_unlock(&section->lock[word]);
+}
+
 /* Adds mapping counts. Returns how many frames became sticky by it. */
 static unsigned int count_up(u8 *counts, u64 frames)
 {
@@ -76,8 +96,12 @@ static unsigned int count_up(u8 *counts, u64 frames)
 
 		if (unlikely(*count == DMA_TRACK_STICKY))
 			continue;
-		if (unlikely(++*count == DMA_TRACK_STICKY))
+		if (unlikely(*count == DMA_TRACK_MAX_COUNT)) {
+			*count = DMA_TRACK_STICKY;
 			saturated++;
+		} else {
+			++*count;
+		}
 	}
 	return saturated;
 }
@@ -93,7 +117,8 @@ static bool pin_word(struct dma_track_table *table,
 	bool covered;
 	u64 old;
 
-	raw_spin_lock_irqsave(&section->lock[word], flags);
+	raw_local_irq_save(flags);
+	lock_word(section, word);
 	old = le64_to_cpu(READ_ONCE(*bits));
 	if (plane == DMA_TRACK_STREAMING) {
 		u8 *counts = &section->counts[word * DMA_TRACK_WORD_FRAMES];
@@ -113,8 +138,9 @@ static bool pin_word(struct dma_track_table *table,
 	WRITE_ONCE(*bits, cpu_to_le64(old | frames));
 
 	/* In the lock, for dma_track_table_connect(). */
-	covered = READ_ONCE(section->accepted) || !READ_ONCE(table->connected);
-	raw_spin_unlock_irqrestore(&section->lock[word], flags);
+	covered = dma_track_is_covered(table, section);
+	unlock_word(section, word);
+	raw_local_irq_restore(flags);
 
 	if (unlikely(saturated))
 		this_cpu_add(table->stats->saturated, saturated);
@@ -249,7 +275,8 @@ static void unpin_word(struct dma_track_table *table, struct unpin *u,
 	unsigned long flags;
 	u64 new;
 
-	raw_spin_lock_irqsave(&u->section->lock[u->word], flags);
+	raw_local_irq_save(flags);
+	lock_word(u->section, u->word);
 	u->logging = READ_ONCE(table->logging);
 	new = le64_to_cpu(READ_ONCE(*bits));
 	if (plane == DMA_TRACK_STREAMING)
@@ -258,7 +285,8 @@ static void unpin_word(struct dma_track_table *table, struct unpin *u,
 		new = unpin_coherent(u, new);
 	/* Cleared last: a host that sees the bit clear can see the dirtying. */
 	smp_store_release(bits, cpu_to_le64(new));
-	raw_spin_unlock_irqrestore(&u->section->lock[u->word], flags);
+	unlock_word(u->section, u->word);
+	raw_local_irq_restore(flags);
 
 	add_stats(table, &u->stats);
 }
@@ -323,10 +351,12 @@ static bool section_is_empty(struct dma_track_section *section)
 		 * With the lock: a pin that we do not see here takes it after
 		 * us and sees that there is a host.
 		 */
-		raw_spin_lock_irqsave(&section->lock[word], flags);
+		raw_local_irq_save(flags);
+		lock_word(section, word);
 		empty = !section->planes[DMA_TRACK_STREAMING][word] &&
 			!section->planes[DMA_TRACK_COHERENT][word];
-		raw_spin_unlock_irqrestore(&section->lock[word], flags);
+		unlock_word(section, word);
+		raw_local_irq_restore(flags);
 		if (!empty)
 			return false;
 	}
@@ -414,7 +444,7 @@ static struct dma_track_section *section_alloc(u32 nr)
 
 	section->nr = nr;
 	for (i = 0; i < DMA_TRACK_PLANE_WORDS; i++)
-		raw_spin_lock_init(&section->lock[i]);
+		atomic_set(&section->lock[i], 1);
 
 	for (i = 0; i < DMA_TRACK_NR_PLANES; i++) {
 		section->planes[i] = (__le64 *)get_zeroed_page(GFP_KERNEL);
@@ -426,6 +456,19 @@ static struct dma_track_section *section_alloc(u32 nr)
 out_free:
 	section_free(section);
 	return NULL;
+}
+
+/* Of sections 512 GiB apart the first is found quickly. */
+static void index_section(struct dma_track_table *table,
+			  struct dma_track_section *section)
+{
+	struct dma_track_section **slot =
+		&table->index[section->nr % DMA_TRACK_INDEX_SLOTS];
+
+	if (*slot != table->nowhere)
+		return;
+	/* Pairs with dma_track_index_slot(). */
+	smp_store_release(slot, section);
 }
 
 int dma_track_table_add(struct dma_track_table *table, u32 nr)
@@ -455,6 +498,7 @@ int dma_track_table_add(struct dma_track_table *table, u32 nr)
 			goto out;
 		/* Pairs with find_section(). */
 		smp_store_release(leaf, section);
+		index_section(table, section);
 	}
 	rc = 0;
 out:
@@ -474,13 +518,15 @@ bool dma_track_table_read_frame(struct dma_track_table *table, u64 gfn,
 	if (!section)
 		return false;
 
-	raw_spin_lock_irqsave(&section->lock[word], flags);
+	raw_local_irq_save(flags);
+	lock_word(section, word);
 	bits = le64_to_cpu(section->planes[DMA_TRACK_STREAMING][word]);
 	frame->streaming = bits & BIT_ULL(bit);
 	bits = le64_to_cpu(section->planes[DMA_TRACK_COHERENT][word]);
 	frame->coherent = bits & BIT_ULL(bit);
 	frame->count = section->counts[gfn % DMA_TRACK_SECTION_FRAMES];
-	raw_spin_unlock_irqrestore(&section->lock[word], flags);
+	unlock_word(section, word);
+	raw_local_irq_restore(flags);
 	return true;
 }
 
@@ -521,7 +567,10 @@ void dma_track_table_read_stats(struct dma_track_table *table,
 
 int dma_track_table_init(struct dma_track_table *table, __le32 *lost)
 {
-	*table = (struct dma_track_table) { .lost = lost };
+	int i;
+
+	memset(table, 0, sizeof(*table));
+	table->lost = lost;
 	mutex_init(&table->mutex);
 
 	table->leaves = kvcalloc(DMA_TRACK_NR_LEAVES, sizeof(*table->leaves),
@@ -530,11 +579,23 @@ int dma_track_table_init(struct dma_track_table *table, __le32 *lost)
 		return -ENOMEM;
 
 	table->stats = alloc_percpu(struct dma_track_table_stats);
-	if (!table->stats) {
-		kvfree(table->leaves);
-		return -ENOMEM;
-	}
+	if (!table->stats)
+		goto out_free_leaves;
+
+	/* Nobody looks behind the number, which matches none. */
+	table->nowhere = kvcalloc(1, sizeof(table->nowhere->nr), GFP_KERNEL);
+	if (!table->nowhere)
+		goto out_free_stats;
+	table->nowhere->nr = U32_MAX;
+	for (i = 0; i < DMA_TRACK_INDEX_SLOTS; i++)
+		table->index[i] = table->nowhere;
 	return 0;
+
+out_free_stats:
+	free_percpu(table->stats);
+out_free_leaves:
+	kvfree(table->leaves);
+	return -ENOMEM;
 }
 
 void dma_track_table_destroy(struct dma_track_table *table)
@@ -551,6 +612,7 @@ void dma_track_table_destroy(struct dma_track_table *table)
 	for (i = 0; i < DMA_TRACK_NR_LEAVES; i++)
 		kvfree(table->leaves[i]);
 
+	kvfree(table->nowhere);
 	free_percpu(table->stats);
 	kvfree(table->leaves);
 }

@@ -8,9 +8,9 @@
 #ifndef DMA_TRACK_TABLE_H
 #define DMA_TRACK_TABLE_H
 
+#include <linux/atomic.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
-#include <linux/spinlock.h>
 #include <linux/types.h>
 
 /* One bit per frame fills a plane of 4 KiB, in words of 64 bits. */
@@ -30,6 +30,9 @@
 #define DMA_TRACK_NR_LEAVES	8192
 #define DMA_TRACK_MAX_SECTIONS	(DMA_TRACK_NR_LEAVES << DMA_TRACK_LEAF_SHIFT)
 
+/* ... or, quicker, by their number's lowest bits: an index of 32 KiB. */
+#define DMA_TRACK_INDEX_SLOTS	4096
+
 enum dma_track_plane {
 	/* Memory mapped for a while: dma_map_*(). */
 	DMA_TRACK_STREAMING,
@@ -43,12 +46,12 @@ enum dma_track_plane {
  * @nr: which; number of its first frame >> DMA_TRACK_SECTION_FRAME_SHIFT
  * @accepted: the host reads @planes. Written by the owner of the table.
  * @planes: the published pages, one bit per frame
- * @lock: one per word of a plane, for both planes. Holding it excludes every
- *	change of the word's bits in @planes, @counts and @sticky. Taken with
- *	interrupts off, and nothing is taken inside.
+ * @lock: one per word of a plane, for both planes; see dma_track_try_lock().
+ *	Holding it excludes every change of the word's bits in @planes, @counts
+ *	and @sticky. Taken with interrupts off, and nothing is taken inside.
  * @sticky: frames whose bit in the coherent plane is never cleared again
  * @counts: mappings of each frame in the streaming plane, up to
- *	DMA_TRACK_STICKY, which is never left again
+ *	DMA_TRACK_MAX_COUNT, or DMA_TRACK_STICKY, which is never left again
  *
  * Private memory per section: 38.1 KiB, besides the two planes.
  */
@@ -56,12 +59,14 @@ struct dma_track_section {
 	u32 nr;
 	bool accepted;
 	__le64 *planes[DMA_TRACK_NR_PLANES];
-	raw_spinlock_t lock[DMA_TRACK_PLANE_WORDS];
+	atomic_t lock[DMA_TRACK_PLANE_WORDS];
 	u64 sticky[DMA_TRACK_PLANE_WORDS];
 	u8 counts[DMA_TRACK_SECTION_FRAMES];
 };
 
-#define DMA_TRACK_STICKY	255
+/* What is sticky, or one less than zero or sticky, is negative as signed byte. */
+#define DMA_TRACK_MAX_COUNT	127
+#define DMA_TRACK_STICKY	192
 
 /**
  * struct dma_track_table_stats - what happened, for people
@@ -79,6 +84,8 @@ struct dma_track_table_stats {
 
 /**
  * struct dma_track_table - all sections
+ * @index: a section of each DMA_TRACK_INDEX_SLOTS, or @nowhere. Read without a
+ *	lock.
  * @logging: the gate: dirty frames before they stop being pinned. Read inside
  *	the lock of the word concerned.
  * @connected: a host wants all planes: a frame in a section that it has not
@@ -86,18 +93,24 @@ struct dma_track_table_stats {
  * @lost: zero, or the first reason of dma_track_table_give_up(); in a page that
  *	the host reads
  * @stats: per CPU, never reset
- * @mutex: serialises changes of @leaves
+ * @mutex: serialises changes of @leaves and @index
  * @leaves: sections, see DMA_TRACK_LEAF_SHIFT. Read without a lock; entries
  *	are only added until dma_track_table_destroy().
+ * @nowhere: has the number of no section, and nothing else
  */
 struct dma_track_table {
+	struct dma_track_section *index[DMA_TRACK_INDEX_SLOTS];
 	bool logging;
 	bool connected;
 	__le32 *lost;
 	struct dma_track_table_stats __percpu *stats;
-	struct mutex mutex; /* leaves */
+	struct mutex mutex; /* leaves, index */
 	struct dma_track_section ***leaves;
+	struct dma_track_section *nowhere;
 };
+
+/* The module's only one, defined by main.c. */
+extern struct dma_track_table dma_track_table;
 
 /**
  * struct dma_track_frame - what the table knows of one frame

@@ -22,10 +22,13 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s8 s8;
 
 #define __percpu
 #define likely(x)	__builtin_expect(!!(x), 1)
 #define unlikely(x)	__builtin_expect(!!(x), 0)
+#define barrier()	__asm__ __volatile__("" : : : "memory")
+#define U32_MAX		UINT32_MAX
 #define BUILD_BUG_ON(x)	_Static_assert(!(x), #x)
 #define BIT_ULL(n)	(1ULL << (n))
 #define min(a, b)	((a) < (b) ? (a) : (b))
@@ -40,6 +43,7 @@ typedef __u64 u64;
 #define cpu_to_le32(x)	((__le32)(x))
 
 #define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define data_race(x)		READ_ONCE(x)
 #define WRITE_ONCE(x, v)	__atomic_store_n(&(x), v, __ATOMIC_RELAXED)
 #define smp_load_acquire(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define smp_store_release(p, v)	__atomic_store_n(p, v, __ATOMIC_RELEASE)
@@ -54,35 +58,69 @@ struct mutex { pthread_mutex_t m; };
 #define mutex_unlock(x)	pthread_mutex_unlock(&(x)->m)
 
 /*
- * Four bytes, as in a kernel without lock debugging. Gives way to the holder,
- * which may have been preempted or stopped.
+ * Who waits for a lock gives way to its holder, which may have been preempted
+ * or stopped.
  */
-#define raw_spinlock_t pthread_spinlock_t
-static inline void shim_lock(raw_spinlock_t *lock)
-{
-	while (pthread_spin_trylock(lock))
-		sched_yield();
-}
+typedef struct { int v; } atomic_t;
+#define atomic_set(a, n)		((a)->v = (n))
+#define atomic_read(a)			__atomic_load_n(&(a)->v, \
+							__ATOMIC_RELAXED)
+#define atomic_dec_and_test(a) \
+	(!__atomic_sub_fetch(&(a)->v, 1, __ATOMIC_SEQ_CST))
+#define atomic_set_release(a, n) \
+	__atomic_store_n(&(a)->v, n, __ATOMIC_RELEASE)
+#define cpu_relax()			sched_yield()
 
 /* Often lets somebody else in at once, who would seldom come by himself. */
-static inline void shim_unlock(raw_spinlock_t *lock)
+static inline void shim_irq_restore(void)
 {
+#ifndef SHIM_UNDISTURBED
 	static __thread unsigned int n;
 
-	pthread_spin_unlock(lock);
 	if (!(++n % 8))
 		sched_yield();
+#endif
 }
 
-#define raw_spin_lock_init(l)		pthread_spin_init(l, 0)
-#define raw_spin_lock_irqsave(l, f)	((f) = 0, shim_lock(l))
-#define raw_spin_unlock_irqrestore(l, f) ((void)(f), shim_unlock(l))
+#define raw_local_irq_save(f)		((void)((f) = 0))
+#define raw_local_irq_restore(f)	((void)(f), shim_irq_restore())
+
+/* The kernel's instructions, but where a sanitizer has to see what they do. */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && \
+	!defined(__SANITIZE_ADDRESS__)
+static inline void __set_bit_le(unsigned long nr, __le64 *bits)
+{
+	__asm__ __volatile__("btsq %1, %0" : "+m" (*bits) : "Ir" (nr)
+			     : "memory");
+}
+
+static inline void __clear_bit_le(unsigned long nr, __le64 *bits)
+{
+	__asm__ __volatile__("btrq %1, %0" : "+m" (*bits) : "Ir" (nr)
+			     : "memory");
+}
+#else
+static inline void __set_bit_le(unsigned long nr, __le64 *bits)
+{
+	__le64 *word = &bits[nr / 64];
+
+	smp_store_release(word, READ_ONCE(*word) | BIT_ULL(nr % 64));
+}
+
+static inline void __clear_bit_le(unsigned long nr, __le64 *bits)
+{
+	__le64 *word = &bits[nr / 64];
+
+	smp_store_release(word, READ_ONCE(*word) & ~BIT_ULL(nr % 64));
+}
+#endif
 
 /* One CPU, whose variables are added to atomically. */
 #define alloc_percpu(type)	calloc(1, sizeof(type))
 #define free_percpu(p)		free(p)
 #define per_cpu_ptr(p, cpu)	(&(p)[cpu])
 #define for_each_possible_cpu(cpu) for ((cpu) = 0; (cpu) < 1; (cpu)++)
+#define this_cpu_inc(x)		this_cpu_add(x, 1)
 #define this_cpu_add(x, n)	__atomic_fetch_add(&(x), n, __ATOMIC_RELAXED)
 
 #define PAGE_SIZE	4096
