@@ -2,7 +2,8 @@
 /*
  * The filter: whose mappings are counted
  *
- * A hash of device pointers. Results are not cached for devices below a PCI
+ * A hash of device pointers, and before it a table of slots that answers most
+ * questions with one look. Results are not cached for devices below a PCI
  * function, because nobody tells when they go and their memory becomes another
  * device; they are few, and their PCI function is near.
  */
@@ -15,15 +16,25 @@
 
 #include "filter.h"
 
+/**
+ * struct filter_entry - a device whose mappings are counted
+ * @node: in the hash
+ * @dev: the device, which outlives the entry's place in the hash
+ * @plain: its DMA addresses are physical addresses. Under the mutex.
+ * @rcu: readers may still look at it
+ */
 struct filter_entry {
 	struct hlist_node node;
 	struct device *dev;
+	bool plain;
 	struct rcu_head rcu;
 };
 
 /* Changed under the mutex, read under RCU. */
 static DEFINE_HASHTABLE(filter, 6);
 static DEFINE_MUTEX(filter_mutex);
+/* Written under the mutex, read without. */
+struct device *dma_track_filter_slots[DMA_TRACK_FILTER_SLOTS];
 /* Lets guests without assigned functions, and early boot, pass quickly. */
 static unsigned int nr_entries;
 
@@ -38,7 +49,26 @@ static notrace struct filter_entry *find_entry(struct device *dev)
 	return NULL;
 }
 
-notrace bool dma_track_filter_has(struct device *dev)
+/* What a reader finds in the slot is right before, meanwhile and after. */
+static void update_slot(struct device *dev)
+{
+	struct device **slot = dma_track_filter_slot(dev);
+	struct device *found = NULL;
+	struct filter_entry *entry;
+	int bucket;
+
+	hash_for_each(filter, bucket, entry, node) {
+		if (dma_track_filter_slot(entry->dev) != slot)
+			continue;
+		if (found || !entry->plain)
+			found = DMA_TRACK_FILTER_ASK;
+		else
+			found = entry->dev;
+	}
+	WRITE_ONCE(*slot, found);
+}
+
+notrace bool dma_track_filter_ask(struct device *dev)
 {
 	bool found = false;
 
@@ -72,6 +102,7 @@ int dma_track_filter_add(struct device *dev)
 	entry->dev = dev;
 	hash_add_rcu(filter, &entry->node, (unsigned long)dev);
 	WRITE_ONCE(nr_entries, nr_entries + 1);
+	update_slot(dev);
 	rc = 0;
 out:
 	mutex_unlock(&filter_mutex);
@@ -87,7 +118,21 @@ void dma_track_filter_remove(struct device *dev)
 	if (entry) {
 		hash_del_rcu(&entry->node);
 		WRITE_ONCE(nr_entries, nr_entries - 1);
+		update_slot(dev);
 		kfree_rcu(entry, rcu);
+	}
+	mutex_unlock(&filter_mutex);
+}
+
+void dma_track_filter_set_plain(struct device *dev, bool plain)
+{
+	struct filter_entry *entry;
+
+	mutex_lock(&filter_mutex);
+	entry = find_entry(dev);
+	if (entry) {
+		entry->plain = plain;
+		update_slot(dev);
 	}
 	mutex_unlock(&filter_mutex);
 }

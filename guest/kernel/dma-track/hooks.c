@@ -34,6 +34,7 @@
 #include "filter.h"
 #include "hooks.h"
 #include "table.h"
+#include "table_frame.h"
 
 #ifndef CONFIG_X86_64
 #error "dma_track knows how to hook functions on x86-64 only"
@@ -99,7 +100,7 @@ struct hook_counts {
 
 static DEFINE_PER_CPU(struct hook_counts, hook_counts);
 
-static struct dma_track_table *table;
+static struct dma_track_table *const table = &dma_track_table;
 static bool sync_dirty;
 
 /*
@@ -263,6 +264,27 @@ static __always_inline bool counts_sync(struct device *dev)
 	       dma_track_filter_has(dev);
 }
 
+/*
+ * Mapping one piece of memory is what drivers do most, and mostly it is a frame
+ * or less. Each of these hooks has three ways: nothing but a jump to the original
+ * for devices that are not counted; a short one for a plain device and one
+ * frame; and all the rest. They are functions of their own, and each ends in a
+ * jump to the next, so that the shorter does not pay for the longer: with three
+ * in one, the compiler saves registers at the head for the longest.
+ */
+static __always_inline bool is_one_frame(u64 addr, size_t size)
+{
+	return likely(!((addr ^ (addr + size - 1)) >> PAGE_SHIFT));
+}
+
+/* Returns the address, so that a caller ends in a jump here. */
+static noinline notrace dma_addr_t pin_plain(dma_addr_t addr, size_t size)
+{
+	if (likely(size))
+		frames_do(PIN_STREAMING, PHYS_PFN(addr), nr_frames(addr, size));
+	return addr;
+}
+
 #ifdef DMA_TRACK_MAP_PHYS
 /* A peer's BAR is no memory of ours. */
 static __always_inline bool is_memory(unsigned long attrs)
@@ -270,9 +292,9 @@ static __always_inline bool is_memory(unsigned long attrs)
 	return !(attrs & DMA_ATTR_MMIO);
 }
 
-static __used notrace dma_addr_t
-hooked_dma_map_phys(struct device *dev, phys_addr_t phys, size_t size,
-		    enum dma_data_direction dir, unsigned long attrs)
+static noinline notrace dma_addr_t
+map_phys_of_any(struct device *dev, phys_addr_t phys, size_t size,
+		enum dma_data_direction dir, unsigned long attrs)
 {
 	dma_addr_t addr;
 
@@ -284,20 +306,85 @@ hooked_dma_map_phys(struct device *dev, phys_addr_t phys, size_t size,
 	return addr;
 }
 
-static __used notrace void
-hooked_dma_unmap_phys(struct device *dev, dma_addr_t addr, size_t size,
-		      enum dma_data_direction dir, unsigned long attrs)
+static __always_inline dma_addr_t
+map_phys_of_plain(struct device *dev, phys_addr_t phys, size_t size,
+		  enum dma_data_direction dir, unsigned long attrs)
+{
+	dma_addr_t addr;
+
+	if (!device_writes(dir) || unlikely(!is_memory(attrs)))
+		return static_call(original_dma_map_phys)(dev, phys, size, dir,
+							  attrs);
+
+	addr = static_call(original_dma_map_phys)(dev, phys, size, dir, attrs);
+	if (unlikely(addr == DMA_MAPPING_ERROR))
+		return addr;
+
+	this_cpu_inc(hook_counts.maps);
+	if (is_one_frame(addr, size) &&
+	    likely(dma_track_table_pin_frame(table, PHYS_PFN(addr))))
+		return addr;
+	return pin_plain(addr, size);
+}
+
+static __used __noendbr notrace dma_addr_t
+hooked_dma_map_phys(struct device *dev, phys_addr_t phys, size_t size,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	struct device *found = READ_ONCE(*dma_track_filter_slot(dev));
+
+	if (dma_track_filter_lacks(dev, found))
+		return static_call(original_dma_map_phys)(dev, phys, size, dir,
+							  attrs);
+	if (likely(found == dev))
+		return map_phys_of_plain(dev, phys, size, dir, attrs);
+	return map_phys_of_any(dev, phys, size, dir, attrs);
+}
+
+static noinline notrace void
+unmap_phys_of_any(struct device *dev, dma_addr_t addr, size_t size,
+		  enum dma_data_direction dir, unsigned long attrs)
 {
 	note_call(dev, HOOK_dma_unmap_phys);
 	if (device_writes(dir) && is_memory(attrs) && counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, addr, size);
 	static_call(original_dma_unmap_phys)(dev, addr, size, dir, attrs);
 }
+
+static __always_inline void
+unmap_phys_of_plain(struct device *dev, dma_addr_t addr, size_t size,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	if (device_writes(dir) && likely(is_memory(attrs))) {
+		if (unlikely(!is_one_frame(addr, size)) ||
+		    unlikely(!dma_track_table_unpin_frame(table,
+							  PHYS_PFN(addr)))) {
+			unmap_phys_of_any(dev, addr, size, dir, attrs);
+			return;
+		}
+		this_cpu_inc(hook_counts.unmaps);
+	}
+	static_call(original_dma_unmap_phys)(dev, addr, size, dir, attrs);
+}
+
+static __used __noendbr notrace void
+hooked_dma_unmap_phys(struct device *dev, dma_addr_t addr, size_t size,
+		      enum dma_data_direction dir, unsigned long attrs)
+{
+	struct device *found = READ_ONCE(*dma_track_filter_slot(dev));
+
+	if (dma_track_filter_lacks(dev, found))
+		static_call(original_dma_unmap_phys)(dev, addr, size, dir,
+						     attrs);
+	else if (likely(found == dev))
+		unmap_phys_of_plain(dev, addr, size, dir, attrs);
+	else
+		unmap_phys_of_any(dev, addr, size, dir, attrs);
+}
 #else
-static __used notrace dma_addr_t
-hooked_dma_map_page_attrs(struct device *dev, struct page *page, size_t offset,
-			  size_t size, enum dma_data_direction dir,
-			  unsigned long attrs)
+static noinline notrace dma_addr_t
+map_page_of_any(struct device *dev, struct page *page, size_t offset,
+		size_t size, enum dma_data_direction dir, unsigned long attrs)
 {
 	dma_addr_t addr;
 
@@ -309,20 +396,90 @@ hooked_dma_map_page_attrs(struct device *dev, struct page *page, size_t offset,
 	return addr;
 }
 
-static __used notrace void
-hooked_dma_unmap_page_attrs(struct device *dev, dma_addr_t addr, size_t size,
-			    enum dma_data_direction dir, unsigned long attrs)
+static __always_inline dma_addr_t
+map_page_of_plain(struct device *dev, struct page *page, size_t offset,
+		  size_t size, enum dma_data_direction dir, unsigned long attrs)
+{
+	dma_addr_t addr;
+
+	if (!device_writes(dir))
+		return static_call(original_dma_map_page_attrs)(dev, page,
+								offset, size,
+								dir, attrs);
+
+	addr = static_call(original_dma_map_page_attrs)(dev, page, offset, size,
+							dir, attrs);
+	if (unlikely(addr == DMA_MAPPING_ERROR))
+		return addr;
+
+	this_cpu_inc(hook_counts.maps);
+	if (is_one_frame(addr, size) &&
+	    likely(dma_track_table_pin_frame(table, PHYS_PFN(addr))))
+		return addr;
+	return pin_plain(addr, size);
+}
+
+static __used __noendbr notrace dma_addr_t
+hooked_dma_map_page_attrs(struct device *dev, struct page *page, size_t offset,
+			  size_t size, enum dma_data_direction dir,
+			  unsigned long attrs)
+{
+	struct device *found = READ_ONCE(*dma_track_filter_slot(dev));
+
+	if (dma_track_filter_lacks(dev, found))
+		return static_call(original_dma_map_page_attrs)(dev, page,
+								offset, size,
+								dir, attrs);
+	if (likely(found == dev))
+		return map_page_of_plain(dev, page, offset, size, dir, attrs);
+	return map_page_of_any(dev, page, offset, size, dir, attrs);
+}
+
+static noinline notrace void
+unmap_page_of_any(struct device *dev, dma_addr_t addr, size_t size,
+		  enum dma_data_direction dir, unsigned long attrs)
 {
 	note_call(dev, HOOK_dma_unmap_page_attrs);
 	if (device_writes(dir) && counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, addr, size);
 	static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir, attrs);
 }
+
+static __always_inline void
+unmap_page_of_plain(struct device *dev, dma_addr_t addr, size_t size,
+		    enum dma_data_direction dir, unsigned long attrs)
+{
+	if (device_writes(dir)) {
+		if (unlikely(!is_one_frame(addr, size)) ||
+		    unlikely(!dma_track_table_unpin_frame(table,
+							  PHYS_PFN(addr)))) {
+			unmap_page_of_any(dev, addr, size, dir, attrs);
+			return;
+		}
+		this_cpu_inc(hook_counts.unmaps);
+	}
+	static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir, attrs);
+}
+
+static __used __noendbr notrace void
+hooked_dma_unmap_page_attrs(struct device *dev, dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir, unsigned long attrs)
+{
+	struct device *found = READ_ONCE(*dma_track_filter_slot(dev));
+
+	if (dma_track_filter_lacks(dev, found))
+		static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir,
+							   attrs);
+	else if (likely(found == dev))
+		unmap_page_of_plain(dev, addr, size, dir, attrs);
+	else
+		unmap_page_of_any(dev, addr, size, dir, attrs);
+}
 #endif
 
 #ifdef DMA_TRACK_IOVA
 /* Pieces of a range of I/O addresses, which only an IOMMU makes possible. */
-static __used notrace int
+static __used __noendbr notrace int
 hooked_dma_iova_link(struct device *dev, struct dma_iova_state *state,
 		     phys_addr_t phys, size_t offset, size_t size,
 		     enum dma_data_direction dir, unsigned long attrs)
@@ -336,7 +493,7 @@ hooked_dma_iova_link(struct device *dev, struct dma_iova_state *state,
 	return rc;
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_iova_unlink(struct device *dev, struct dma_iova_state *state,
 		       size_t offset, size_t size, enum dma_data_direction dir,
 		       unsigned long attrs)
@@ -349,7 +506,7 @@ hooked_dma_iova_unlink(struct device *dev, struct dma_iova_state *state,
 }
 
 /* Unlinks what is linked by itself. */
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_iova_destroy(struct device *dev, struct dma_iova_state *state,
 			size_t mapped_len, enum dma_data_direction dir,
 			unsigned long attrs)
@@ -363,7 +520,7 @@ hooked_dma_iova_destroy(struct device *dev, struct dma_iova_state *state,
 }
 #endif
 
-static __used notrace unsigned int
+static __used __noendbr notrace unsigned int
 hooked_dma_map_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
 			enum dma_data_direction dir, unsigned long attrs)
 {
@@ -377,7 +534,7 @@ hooked_dma_map_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
 	return mapped;
 }
 
-static __used notrace int
+static __used __noendbr notrace int
 hooked_dma_map_sgtable(struct device *dev, struct sg_table *sgt,
 		       enum dma_data_direction dir, unsigned long attrs)
 {
@@ -389,7 +546,7 @@ hooked_dma_map_sgtable(struct device *dev, struct sg_table *sgt,
 	return rc;
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_unmap_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
 			  enum dma_data_direction dir, unsigned long attrs)
 {
@@ -403,7 +560,7 @@ hooked_dma_unmap_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
  * After the original, which copies from a bounce buffer: either order is right
  * for the bounce buffer, and the CPU's copy is in the dirty log anyway.
  */
-static __used notrace void
+static __used __noendbr notrace void
 hooked___dma_sync_single_for_cpu(struct device *dev, dma_addr_t addr,
 				 size_t size, enum dma_data_direction dir)
 {
@@ -413,7 +570,7 @@ hooked___dma_sync_single_for_cpu(struct device *dev, dma_addr_t addr,
 		range_do(dev, SYNC, addr, size);
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked___dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sg,
 			     int nelems, enum dma_data_direction dir)
 {
@@ -424,7 +581,7 @@ hooked___dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sg,
 }
 
 /* Whole pages are allocated, and a device may write past the size asked for. */
-static __used notrace void *
+static __used __noendbr notrace void *
 hooked_dma_alloc_attrs(struct device *dev, size_t size, dma_addr_t *dma_handle,
 		       gfp_t flag, unsigned long attrs)
 {
@@ -440,7 +597,7 @@ hooked_dma_alloc_attrs(struct device *dev, size_t size, dma_addr_t *dma_handle,
 	return cpu_addr;
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_free_attrs(struct device *dev, size_t size, void *cpu_addr,
 		      dma_addr_t dma_handle, unsigned long attrs)
 {
@@ -454,7 +611,7 @@ hooked_dma_free_attrs(struct device *dev, size_t size, void *cpu_addr,
 	atomic_dec(&nr_sleepers);
 }
 
-static __used notrace struct page *
+static __used __noendbr notrace struct page *
 hooked_dma_alloc_pages(struct device *dev, size_t size, dma_addr_t *dma_handle,
 		       enum dma_data_direction dir, gfp_t gfp)
 {
@@ -470,7 +627,7 @@ hooked_dma_alloc_pages(struct device *dev, size_t size, dma_addr_t *dma_handle,
 	return page;
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_free_pages(struct device *dev, size_t size, struct page *page,
 		      dma_addr_t dma_handle, enum dma_data_direction dir)
 {
@@ -483,7 +640,7 @@ hooked_dma_free_pages(struct device *dev, size_t size, struct page *page,
 }
 
 /* One range of DMA addresses, whatever is behind it. */
-static __used notrace struct sg_table *
+static __used __noendbr notrace struct sg_table *
 hooked_dma_alloc_noncontiguous(struct device *dev, size_t size,
 			       enum dma_data_direction dir, gfp_t gfp,
 			       unsigned long attrs)
@@ -501,7 +658,7 @@ hooked_dma_alloc_noncontiguous(struct device *dev, size_t size,
 	return sgt;
 }
 
-static __used notrace void
+static __used __noendbr notrace void
 hooked_dma_free_noncontiguous(struct device *dev, size_t size,
 			      struct sg_table *sgt, enum dma_data_direction dir)
 {
@@ -520,7 +677,7 @@ static bool wants_syncs(void)
 }
 
 /* Decides anew whether the device's syncs are skipped. */
-static __used notrace int
+static __used __noendbr notrace int
 hooked_dma_set_mask(struct device *dev, u64 mask)
 {
 	int rc = static_call(original_dma_set_mask)(dev, mask);
@@ -560,7 +717,7 @@ asm(".pushsection .text, \"ax\", @progbits\n"			\
 	"	.type	enter_" #fn ", @function\n"				\
 	"enter_" #fn ":\n"							\
 	UNWIND_TWO_ADDRESSES						\
-	"	" ASM_ENDBR							\
+	"	" ANNOTATE_NOENDBR						\
 	"	addq	$8, %rsp\n"						\
 	UNWIND_AS_CALLED							\
 	"	jmp	hooked_" #fn "\n"					\
@@ -943,8 +1100,17 @@ void dma_track_hooks_set_sync_dirty(bool on)
 	WRITE_ONCE(sync_dirty, on);
 }
 
+/* An IOMMU, an offset or a bit for encryption: then it differs. */
+void dma_track_hooks_learn_addresses(struct device *dev)
+{
+	dma_track_filter_set_plain(dev, !use_dma_iommu(dev) &&
+				   !get_dma_ops(dev) && !dev->dma_range_map &&
+				   !phys_to_dma(dev, 0));
+}
+
 void dma_track_hooks_prepare_device(struct device *dev)
 {
+	dma_track_hooks_learn_addresses(dev);
 	if (wants_syncs())
 		dma_reset_need_sync(dev);
 }
@@ -977,11 +1143,10 @@ static void remove_first(int nr)
 	synchronize_rcu_tasks();
 }
 
-int dma_track_hooks_install(struct dma_track_table *t)
+int dma_track_hooks_install(void)
 {
 	int i, rc;
 
-	table = t;
 	rc = sentinel_install();
 	if (rc)
 		return rc;

@@ -7,18 +7,17 @@
 
 #include <linux/types.h>
 
-struct dma_track_table;
-
 /**
  * dma_track_hooks_install - put hooks on the DMA API and test each
- * @table: where to keep what the devices of the filter map
  *
- * May sleep. Return: 0; -EBUSY if ftrace is disabled or one of the functions
- * belongs to another tracer already; -EOPNOTSUPP if a function does not look as
+ * What the devices of the filter map is kept in dma_track_table. May sleep.
+ *
+ * Return: 0; -EBUSY if ftrace is disabled or one of the functions belongs to
+ * another tracer already; -EOPNOTSUPP if a function does not look as
  * expected; -EIO if a hook did not see exactly the one call of the self-test.
  * The function concerned is named in the log, and nothing is hooked.
  */
-int dma_track_hooks_install(struct dma_track_table *table);
+int dma_track_hooks_install(void);
 
 /**
  * dma_track_hooks_remove - take the hooks away
@@ -47,7 +46,17 @@ void dma_track_hooks_set_sync_dirty(bool on);
 struct device;
 
 /**
- * dma_track_hooks_prepare_device - have a device's syncs called, if wanted
+ * dma_track_hooks_learn_addresses - see how a device's DMA addresses translate
+ * @dev: a device of the filter, not bound to a driver or just being bound: from
+ *	then on it does not change
+ *
+ * Until this is called they are taken to need a translation. May sleep.
+ */
+void dma_track_hooks_learn_addresses(struct device *dev);
+
+/**
+ * dma_track_hooks_prepare_device - learn a device's addresses, and have its
+ *	syncs called if wanted
  * @dev: a device that is being bound to a driver; its lock is held
  */
 void dma_track_hooks_prepare_device(struct device *dev);

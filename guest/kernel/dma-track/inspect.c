@@ -148,7 +148,11 @@ void dma_track_inspect_stop(void)
 
 int dma_track_test_add_device(struct device *dev)
 {
-	return dma_track_filter_add(dev);
+	int rc = dma_track_filter_add(dev);
+
+	if (!rc)
+		dma_track_hooks_learn_addresses(dev);
+	return rc;
 }
 EXPORT_SYMBOL_NS_GPL(dma_track_test_add_device, DMA_TRACK_TEST_NS);
 

@@ -22,7 +22,8 @@
  * struct dma_track - the module's one instance
  * @status: the page that the host reads besides the planes; it outlives
  *	everything that writes to it
- * @table: which frames are pinned
+ * @table: which frames are pinned; not in here, because hooks find it without
+ *	a pointer
  *
  * Lock order, outermost first: host.c's connecting; a function's device lock;
  * the memory hotplug lock; devices.c's list; filter.c's mutex; host.c's
@@ -30,10 +31,12 @@
  */
 struct dma_track {
 	struct virtio_dma_track_status *status;
-	struct dma_track_table table;
+	struct dma_track_table *table;
 };
 
-static struct dma_track dma_track;
+struct dma_track_table dma_track_table;
+
+static struct dma_track dma_track = { .table = &dma_track_table };
 
 static int __init dma_track_init(void)
 {
@@ -50,16 +53,16 @@ static int __init dma_track_init(void)
 	if (!dt->status)
 		return -ENOMEM;
 
-	rc = dma_track_table_init(&dt->table, &dt->status->lost);
+	rc = dma_track_table_init(dt->table, &dt->status->lost);
 	if (rc)
 		goto out_free_status;
 
-	rc = dma_track_sections_start(&dt->table);
+	rc = dma_track_sections_start(dt->table);
 	if (rc)
 		goto out_destroy_table;
 
 	/* From here on any CPU may call us. */
-	rc = dma_track_hooks_install(&dt->table);
+	rc = dma_track_hooks_install();
 	if (rc)
 		goto out_stop_sections;
 
@@ -71,9 +74,9 @@ static int __init dma_track_init(void)
 	if (rc)
 		goto out_stop_restore;
 
-	dma_track_inspect_start(&dt->table, dt->status);
+	dma_track_inspect_start(dt->table, dt->status);
 
-	rc = dma_track_host_start(&dt->table, dt->status);
+	rc = dma_track_host_start(dt->table, dt->status);
 	if (rc)
 		goto out_stop_inspect;
 	return 0;
@@ -88,7 +91,7 @@ out_remove_hooks:
 out_stop_sections:
 	dma_track_sections_stop();
 out_destroy_table:
-	dma_track_table_destroy(&dt->table);
+	dma_track_table_destroy(dt->table);
 out_free_status:
 	free_page((unsigned long)dt->status);
 	return rc;
@@ -106,7 +109,7 @@ static void __exit dma_track_exit(void)
 	dma_track_restore_stop();
 	dma_track_hooks_remove();
 	dma_track_sections_stop();
-	dma_track_table_destroy(&dt->table);
+	dma_track_table_destroy(dt->table);
 	free_page((unsigned long)dt->status);
 }
 module_exit(dma_track_exit);
