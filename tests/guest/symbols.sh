@@ -14,7 +14,7 @@ release=$(cat "$root/release" 2>/dev/null || echo "$1")
 
 exported=$(awk '{ print $2 }' \
 	"$root/usr/src/linux-headers-$release/Module.symvers" |
-	grep -E '^(__)?dmam?_|^iommu_(map|unmap|attach|detach|sva_|group_claim|device_claim)')
+	grep -E '^(__)?dmam?_|^iommu_(map|unmap|attach|detach|replace|sva_|(group|device)_(claim|replace))')
 hooked=$(nm "$2" | sed -n 's/^.* t enter_//p')
 [ -n "$hooked" ] || { echo "$2 hooks nothing"; exit 1; }
 excused=$(sed -e 's/#.*//' "$here/symbols.txt" | awk 'NF { print $1 }')

@@ -33,6 +33,16 @@
 #define DMA_TRACK_IOVA
 #endif
 
+/* There was a function of its own for callers that must not sleep. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#define DMA_TRACK_IOMMU_MAP_ATOMIC
+#endif
+
+/* A part of what a device does may have an address space of its own. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+#define DMA_TRACK_ATTACH_PASID
+#endif
+
 /*
  * Where nothing has to be synchronised, drivers leave out syncs since 6.10. Since
  * 6.16 they leave out unmaps as well, by which a frame would stay pinned.
@@ -75,6 +85,38 @@ static inline bool use_dma_iommu(struct device *dev)
 	domain = iommu_get_domain_for_dev(dev);
 	return domain && iommu_is_dma_domain(domain);
 }
+#endif
+
+/*
+ * Parameters of the IOMMU's functions, and the same as arguments: whether mapping
+ * may sleep became one, and a pointer that nobody used went away.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#define DMA_TRACK_IOMMU_MAP_PARAMS					\
+	(struct iommu_domain *domain, unsigned long iova,		\
+	 phys_addr_t phys, size_t size, int prot, gfp_t gfp)
+#define DMA_TRACK_IOMMU_MAP_ARGS	(domain, iova, phys, size, prot, gfp)
+#define DMA_TRACK_IOMMU_MAP_SG_PARAMS					\
+	(struct iommu_domain *domain, unsigned long iova,		\
+	 struct scatterlist *sg, unsigned int nents, int prot, gfp_t gfp)
+#define DMA_TRACK_IOMMU_MAP_SG_ARGS	(domain, iova, sg, nents, prot, gfp)
+#else
+#define DMA_TRACK_IOMMU_MAP_PARAMS					\
+	(struct iommu_domain *domain, unsigned long iova,		\
+	 phys_addr_t phys, size_t size, int prot)
+#define DMA_TRACK_IOMMU_MAP_ARGS	(domain, iova, phys, size, prot)
+#define DMA_TRACK_IOMMU_MAP_SG_PARAMS					\
+	(struct iommu_domain *domain, unsigned long iova,		\
+	 struct scatterlist *sg, unsigned int nents, int prot)
+#define DMA_TRACK_IOMMU_MAP_SG_ARGS	(domain, iova, sg, nents, prot)
+#endif
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+#define DMA_TRACK_SVA_PARAMS	(struct device *dev, struct mm_struct *mm)
+#define DMA_TRACK_SVA_ARGS	(dev, mm)
+#else
+#define DMA_TRACK_SVA_PARAMS						\
+	(struct device *dev, struct mm_struct *mm, void *drvdata)
+#define DMA_TRACK_SVA_ARGS	(dev, mm, drvdata)
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)

@@ -18,7 +18,9 @@
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/pci_dma_quiesce.h>
+#include <linux/rculist.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 
 #include "devices.h"
@@ -29,9 +31,17 @@
 
 static struct virtio_dma_track_status *status;
 
-/* All functions. Taken inside a function's device lock, never outside. */
+/*
+ * All functions. The mutex is taken inside a function's device lock, never
+ * outside; who must not sleep reads the list under RCU.
+ */
 static LIST_HEAD(functions);
 static DEFINE_MUTEX(functions_mutex);
+/*
+ * What is said of the functions, in the status page and here. Taken with
+ * interrupts off, inside everything else.
+ */
+static DEFINE_SPINLOCK(entries_lock);
 /* Entries of the status page in use; under the mutex. */
 static DECLARE_BITMAP(entries, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
 
@@ -40,6 +50,8 @@ static void function_release(struct kref *kref)
 	struct dma_track_function *fn;
 
 	fn = container_of(kref, struct dma_track_function, kref);
+	/* It was in the list, which dma_track_devices_behind_api() reads. */
+	synchronize_rcu();
 	pci_dev_put(fn->pdev);
 	kfree(fn);
 }
@@ -49,29 +61,20 @@ void dma_track_function_put(struct dma_track_function *fn)
 	kref_put(&fn->kref, function_release);
 }
 
-/* One store, so that the host never reads half of it. */
+/* One store, so that the host never reads half of it. The lock is held. */
 static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
 {
-	bool was_untracked = fn->state == VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED &&
-			     state != VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED;
 	__le64 *entry;
 
 	BUILD_BUG_ON(sizeof(struct virtio_dma_track_function) != sizeof(u64));
 
+	lockdep_assert_held(&entries_lock);
 	WRITE_ONCE(fn->state, state);
 	WRITE_ONCE(fn->reason, reason);
 
-	/*
-	 * The host looks at the entry when it is told of it. A time without
-	 * tracking must not pass unseen while it migrates us.
-	 */
-	if (was_untracked)
-		dma_track_host_flush_reports();
-
 	/* The entry is another one's as soon as the function is forgotten. */
-	mutex_lock(&functions_mutex);
 	if (fn->index < 0)
-		goto out;
+		return;
 
 	entry = (__le64 *)&status->functions[fn->index];
 	WRITE_ONCE(*entry, cpu_to_le64((u64)reason << 48 | (u64)state << 32 |
@@ -79,18 +82,46 @@ static void write_entry(struct dma_track_function *fn, u16 state, u16 reason)
 	/* Before the driver that is probed next does anything. */
 	smp_mb();
 	dma_track_host_report_function(fn->index);
-out:
-	mutex_unlock(&functions_mutex);
+}
+
+static void say(struct dma_track_function *fn, u16 state, u16 reason)
+{
+	unsigned long flags;
+
+	/*
+	 * The host looks at the entry when it is told of it. A time without
+	 * tracking must not pass unseen while it migrates us.
+	 */
+	if (READ_ONCE(fn->state) == VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED &&
+	    state != VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED)
+		dma_track_host_flush_reports();
+
+	spin_lock_irqsave(&entries_lock, flags);
+	switch (state) {
+	case VIRTIO_DMA_TRACK_FUNCTION_UNBOUND:
+		/* Whatever its driver had mapped is mapped no more. */
+		fn->behind_api = false;
+		break;
+	case VIRTIO_DMA_TRACK_FUNCTION_TRACKED:
+		/* Together with another one, perhaps, before it had a driver. */
+		if (fn->behind_api) {
+			state = VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED;
+			reason = VIRTIO_DMA_TRACK_REASON_BEHIND_API;
+		}
+		break;
+	}
+	write_entry(fn, state, reason);
+	spin_unlock_irqrestore(&entries_lock, flags);
 }
 
 static void set_state(struct dma_track_function *fn, u16 state)
 {
-	write_entry(fn, state, VIRTIO_DMA_TRACK_REASON_NONE);
+	say(fn, state, VIRTIO_DMA_TRACK_REASON_NONE);
 }
 
 static void set_untracked(struct dma_track_function *fn, u16 reason)
 {
-	write_entry(fn, VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED, reason);
+	say(fn, VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED, reason);
 }
 
 static u32 sbdf_of(struct pci_dev *pdev)
@@ -278,6 +309,7 @@ static bool is_on_bus(struct dma_track_function *fn)
 
 static void forget(struct dma_track_function *fn)
 {
+	unsigned long flags;
 	int index;
 
 	mutex_lock(&functions_mutex);
@@ -286,11 +318,14 @@ static void forget(struct dma_track_function *fn)
 		return;
 	}
 	fn->forgotten = true;
-	list_del(&fn->node);
+	list_del_rcu(&fn->node);
+	spin_lock_irqsave(&entries_lock, flags);
 	index = fn->index;
 	fn->index = -1;
-	if (index >= 0) {
+	if (index >= 0)
 		WRITE_ONCE(*(__le64 *)&status->functions[index], 0);
+	spin_unlock_irqrestore(&entries_lock, flags);
+	if (index >= 0) {
 		clear_bit(index, entries);
 		dma_track_host_report_function(index);
 	}
@@ -324,7 +359,7 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 	mutex_lock(&functions_mutex);
 	fn->index = take_entry();
 	kref_get(&fn->kref);
-	list_add_tail(&fn->node, &functions);
+	list_add_tail_rcu(&fn->node, &functions);
 	mutex_unlock(&functions_mutex);
 
 	if (!is_on_bus(fn)) {
@@ -540,6 +575,31 @@ void dma_track_devices_for_each(void (*call)(struct dma_track_function *fn,
 	list_for_each_entry(fn, &functions, node)
 		call(fn, arg);
 	mutex_unlock(&functions_mutex);
+}
+
+static void set_behind_api(struct dma_track_function *fn)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&entries_lock, flags);
+	fn->behind_api = true;
+	if (fn->state == VIRTIO_DMA_TRACK_FUNCTION_TRACKED)
+		write_entry(fn, VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED,
+			    VIRTIO_DMA_TRACK_REASON_BEHIND_API);
+	spin_unlock_irqrestore(&entries_lock, flags);
+}
+
+void dma_track_devices_behind_api(bool (*concerns)(struct device *dev,
+						   const void *what),
+				  const void *what)
+{
+	struct dma_track_function *fn;
+
+	rcu_read_lock();
+	list_for_each_entry_rcu(fn, &functions, node)
+		if (concerns(&fn->pdev->dev, what))
+			set_behind_api(fn);
+	rcu_read_unlock();
 }
 
 /* Says in the status page what the operator asked for in vain. */

@@ -29,19 +29,23 @@ enum dma_track_restored {
 
 /**
  * struct dma_track_function - an assigned PCI function
- * @node: in the list of functions; under the list's mutex
+ * @node: in the list of functions; changed under the list's mutex, read under
+ *	it or RCU
  * @kref: one for the list, one for a restore that is queued or runs
  * @pdev: the function; referenced
  * @sbdf: its name in the contract
  * @dvsec: offset of its capability; 0 if the host names it instead. Written
  *	under the function's device lock, when it is found to be assigned
  * @index: its entry in the status page; -1 if there was none left, or it is
- *	forgotten. Under the list's mutex
+ *	forgotten. Written under the list's mutex and the entries' lock
  * @forgotten: it is in the list no more, and nothing may be said of it; under
  *	the list's mutex
- * @state: VIRTIO_DMA_TRACK_FUNCTION_*; written under the function's device lock
+ * @state: VIRTIO_DMA_TRACK_FUNCTION_*; written under the entries' lock, and the
+ *	function's device lock unless it becomes UNTRACKED
  * @reason: VIRTIO_DMA_TRACK_REASON_*; likewise
- * @counted: its mappings are counted; likewise
+ * @behind_api: its driver was seen to map behind the DMA API; under the
+ *	entries' lock
+ * @counted: its mappings are counted; written under the function's device lock
  * @generation: restored for, or read first; written under the device lock, and
  *	at the end of a restore
  * @lifted: we have lifted its fence; likewise
@@ -62,6 +66,7 @@ struct dma_track_function {
 	bool forgotten;
 	u16 state;
 	u16 reason;
+	bool behind_api;
 	bool counted;
 	u32 generation;
 	bool lifted;
@@ -103,6 +108,18 @@ void dma_track_devices_discover(void);
 
 /* Report all functions to the host. May sleep. */
 void dma_track_devices_report(void);
+
+/**
+ * dma_track_devices_behind_api - functions are given memory behind the DMA API
+ * @concerns: is it this function? Called under RCU.
+ * @what: passed on to @concerns
+ *
+ * They are untracked when this returns, until their driver is bound anew. Any
+ * context.
+ */
+void dma_track_devices_behind_api(bool (*concerns)(struct device *dev,
+						   const void *what),
+				  const void *what);
 
 /**
  * dma_track_devices_track - bind a function's driver anew, so that all its

@@ -31,6 +31,7 @@
 #include <asm/orc_types.h>
 
 #include "compat.h"
+#include "devices.h"
 #include "filter.h"
 #include "hooks.h"
 #include "table.h"
@@ -66,10 +67,38 @@
 #else
 #define FOR_EACH_IOVA_HOOK(DO)
 #endif
+#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
+#define FOR_EACH_ATOMIC_HOOK(DO)					\
+	DO(iommu_map_atomic)
+#else
+#define FOR_EACH_ATOMIC_HOOK(DO)
+#endif
+#ifdef DMA_TRACK_ATTACH_PASID
+#define FOR_EACH_PASID_HOOK(DO)						\
+	DO(iommu_attach_device_pasid)
+#else
+#define FOR_EACH_PASID_HOOK(DO)
+#endif
+#ifdef CONFIG_IOMMU_SVA
+#define FOR_EACH_SVA_HOOK(DO)						\
+	DO(iommu_sva_bind_device)
+#else
+#define FOR_EACH_SVA_HOOK(DO)
+#endif
+/* By which memory is given to a device behind the DMA API. */
+#define FOR_EACH_BEHIND_HOOK(DO)					\
+	DO(iommu_attach_device)						\
+	DO(iommu_attach_group)						\
+	FOR_EACH_PASID_HOOK(DO)						\
+	FOR_EACH_SVA_HOOK(DO)						\
+	FOR_EACH_ATOMIC_HOOK(DO)					\
+	DO(iommu_map)							\
+	DO(iommu_map_sg)
 /* In the order in which they are put on. */
 #define FOR_EACH_HOOK(DO)						\
 	FOR_EACH_PAGE_HOOK(DO)						\
 	FOR_EACH_IOVA_HOOK(DO)						\
+	FOR_EACH_BEHIND_HOOK(DO)					\
 	DO(dma_map_sg_attrs)						\
 	DO(dma_map_sgtable)						\
 	DO(dma_unmap_sg_attrs)						\
@@ -688,6 +717,136 @@ hooked_dma_set_mask(struct device *dev, u64 mask)
 	return rc;
 }
 
+/* --- Hooks on what maps behind the API -------------------------------------- */
+
+/*
+ * The function is untracked before the original is called, also if that fails:
+ * until then the host may rely on it. All of them need an IOMMU in the guest.
+ */
+
+static bool is_above(struct device *dev, const void *user)
+{
+	const struct device *below = user;
+
+	while (below && !dev_is_pci(below))
+		below = below->parent;
+	return below == dev;
+}
+
+static bool is_in_group(struct device *dev, const void *group)
+{
+	return dev->iommu_group == group;
+}
+
+static bool is_in_domain(struct device *dev, const void *domain)
+{
+	return iommu_get_domain_for_dev(dev) == domain;
+}
+
+static __used notrace int
+hooked_iommu_attach_device(struct iommu_domain *domain, struct device *dev)
+{
+	int rc;
+
+	atomic_inc(&nr_sleepers);
+	dma_track_devices_behind_api(is_above, dev);
+	rc = static_call(original_iommu_attach_device)(domain, dev);
+	atomic_dec(&nr_sleepers);
+	return rc;
+}
+
+static __used notrace int
+hooked_iommu_attach_group(struct iommu_domain *domain,
+			  struct iommu_group *group)
+{
+	int rc;
+
+	atomic_inc(&nr_sleepers);
+	dma_track_devices_behind_api(is_in_group, group);
+	rc = static_call(original_iommu_attach_group)(domain, group);
+	atomic_dec(&nr_sleepers);
+	return rc;
+}
+
+#ifdef DMA_TRACK_ATTACH_PASID
+static __used notrace int
+hooked_iommu_attach_device_pasid(struct iommu_domain *domain,
+				 struct device *dev, ioasid_t pasid,
+				 struct iommu_attach_handle *handle)
+{
+	int rc;
+
+	atomic_inc(&nr_sleepers);
+	dma_track_devices_behind_api(is_above, dev);
+	rc = static_call(original_iommu_attach_device_pasid)(domain, dev, pasid,
+							     handle);
+	atomic_dec(&nr_sleepers);
+	return rc;
+}
+#endif
+
+#ifdef CONFIG_IOMMU_SVA
+static __used notrace struct iommu_sva *
+hooked_iommu_sva_bind_device DMA_TRACK_SVA_PARAMS
+{
+	struct iommu_sva *handle;
+
+	atomic_inc(&nr_sleepers);
+	dma_track_devices_behind_api(is_above, dev);
+	handle = static_call(original_iommu_sva_bind_device) DMA_TRACK_SVA_ARGS;
+	atomic_dec(&nr_sleepers);
+	return handle;
+}
+#endif
+
+/*
+ * The DMA API itself maps so, and is part of the kernel's image; drivers that
+ * do are modules.
+ */
+static __always_inline void note_iommu_map(struct iommu_domain *domain,
+					   void *caller)
+{
+	unsigned long addr = (unsigned long)caller;
+
+	if (unlikely(addr >= MODULES_VADDR && addr < MODULES_END))
+		dma_track_devices_behind_api(is_in_domain, domain);
+}
+
+static __used notrace int
+hooked_iommu_map DMA_TRACK_IOMMU_MAP_PARAMS
+{
+	int rc;
+
+	atomic_inc(&nr_sleepers);
+	note_iommu_map(domain, __builtin_return_address(0));
+	rc = static_call(original_iommu_map) DMA_TRACK_IOMMU_MAP_ARGS;
+	atomic_dec(&nr_sleepers);
+	return rc;
+}
+
+#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
+static __used notrace int
+hooked_iommu_map_atomic(struct iommu_domain *domain, unsigned long iova,
+			phys_addr_t phys, size_t size, int prot)
+{
+	note_iommu_map(domain, __builtin_return_address(0));
+	return static_call(original_iommu_map_atomic)(domain, iova, phys, size,
+						      prot);
+}
+#endif
+
+static __used notrace ssize_t
+hooked_iommu_map_sg DMA_TRACK_IOMMU_MAP_SG_PARAMS
+{
+	ssize_t mapped;
+
+	atomic_inc(&nr_sleepers);
+	note_iommu_map(domain, __builtin_return_address(0));
+	mapped = static_call(original_iommu_map_sg) DMA_TRACK_IOMMU_MAP_SG_ARGS;
+	atomic_dec(&nr_sleepers);
+	return mapped;
+}
+
 /* --- Putting them on ------------------------------------------------------ */
 
 struct hook {
@@ -1009,6 +1168,7 @@ static int selftest_noncontiguous(struct device *dev)
 	[HOOK_##fn] = true,
 static const bool needs_iommu[NR_HOOKS] = {
 	FOR_EACH_IOVA_HOOK(NEEDS_IOMMU)
+	FOR_EACH_BEHIND_HOOK(NEEDS_IOMMU)
 };
 
 static int selftest_calls_seen(void)

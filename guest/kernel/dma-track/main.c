@@ -27,7 +27,7 @@
  *
  * Lock order, outermost first: host.c's connecting; a function's device lock;
  * the memory hotplug lock; devices.c's list; filter.c's mutex; host.c's
- * publishing; the table's mutex; a word's lock.
+ * publishing; the table's mutex; devices.c's entries; a word's lock.
  */
 struct dma_track {
 	struct virtio_dma_track_status *status;

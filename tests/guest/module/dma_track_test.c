@@ -3,7 +3,9 @@
  * A pretend device that maps on command
  *
  * Drives every hooked function of the DMA API as drivers do, on a device that
- * does no DMA, and looks at the table of dma_track after each step. The tests
+ * does no DMA, and looks at the table of dma_track after each step. The device
+ * is the PCI function that is bound to the driver dma_track_pretend, by
+ * driver_override, or else one of the module's own, without an IOMMU. The tests
  * run when the module is loaded; their outcome is in the kernel's log as TAP,
  * each line beginning with "dma_track_test: ". The module always loads, so that
  * it can be unloaded, unless there is no memory.
@@ -16,9 +18,12 @@
  *	unfence		write an error number, negative: the host is taken to
  *			answer this to UNFENCE; 0 asks the host
  *
- * Two PCI drivers are bound by driver_override only: dma_track_failing, whose
- * probe fails after a managed allocation, and dma_track_witness, which says in
- * the log what is asked of it.
+ *	behind		write a function's address and a way: map for it behind
+ *			the DMA API, and undo it
+ *
+ * Two more PCI drivers are bound by driver_override only: dma_track_failing,
+ * whose probe fails after a managed allocation, and dma_track_witness, which
+ * says in the log what is asked of it.
  */
 #include <linux/completion.h>
 #include <linux/device.h>
@@ -26,13 +31,18 @@
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/dmapool.h>
+#include <linux/iommu.h>
 #include <linux/kthread.h>
+#include <linux/memremap.h>
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pci-p2pdma.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/sizes.h>
 #include <linux/swiotlb.h>
+#include <linux/vmalloc.h>
 
 #include "compat.h"
 #include "inspect.h"
@@ -40,6 +50,8 @@
 #define pr_tap(fmt, ...) pr_info("dma_track_test: " fmt, ##__VA_ARGS__)
 
 static struct device *dev;
+/* The same, if it is a function of PCI. */
+static struct pci_dev *function;
 static int nr_tests, nr_failed;
 static bool good;
 
@@ -55,28 +67,86 @@ static void expect(bool ok, int line, const char *what)
 
 /* --- What the table says ------------------------------------------------- */
 
-static struct dma_track_frame frame_at(dma_addr_t addr)
+/* What an address meant when it still meant something. */
+static struct {
+	dma_addr_t addr;
+	phys_addr_t phys;
+} memory[64];
+static DEFINE_SPINLOCK(memory_lock);
+
+/* Behind an IOMMU an address that is unmapped cannot be translated any more. */
+static phys_addr_t remember(dma_addr_t addr, phys_addr_t phys)
+{
+	static unsigned int next;
+	unsigned long flags;
+	unsigned int i;
+
+	spin_lock_irqsave(&memory_lock, flags);
+	for (i = 0; i < ARRAY_SIZE(memory); i++)
+		if (memory[i].addr == (addr & PAGE_MASK))
+			break;
+	if (!phys) {
+		EXPECT(i < ARRAY_SIZE(memory));
+		phys = i < ARRAY_SIZE(memory) ? memory[i].phys : 0;
+	} else {
+		if (i == ARRAY_SIZE(memory))
+			i = next++ % ARRAY_SIZE(memory);
+		memory[i].addr = addr & PAGE_MASK;
+		memory[i].phys = phys;
+	}
+	spin_unlock_irqrestore(&memory_lock, flags);
+	return phys;
+}
+
+static phys_addr_t phys_of(dma_addr_t addr)
+{
+	struct iommu_domain *domain;
+
+	if (!use_dma_iommu(dev))
+		return dma_to_phys(dev, addr);
+
+	domain = iommu_get_domain_for_dev(dev);
+	return remember(addr, iommu_iova_to_phys(domain, addr & PAGE_MASK));
+}
+
+static struct dma_track_frame frame_of(phys_addr_t phys)
 {
 	struct dma_track_frame frame = { .count = 0xee };
 
-	EXPECT(dma_track_test_read_frame(PHYS_PFN(dma_to_phys(dev, addr)),
-					 &frame));
+	EXPECT(dma_track_test_read_frame(PHYS_PFN(phys), &frame));
 	return frame;
 }
 
+/* Where the device was given an address. */
 static bool streaming(dma_addr_t addr)
 {
-	return frame_at(addr).streaming;
+	return frame_of(phys_of(addr)).streaming;
 }
 
 static bool coherent(dma_addr_t addr)
 {
-	return frame_at(addr).coherent;
+	return frame_of(phys_of(addr)).coherent;
 }
 
 static u8 count(dma_addr_t addr)
 {
-	return frame_at(addr).count;
+	return frame_of(phys_of(addr)).count;
+}
+
+/* Where the device sees the pages themselves. */
+static bool page_streaming(struct page *page)
+{
+	return frame_of(page_to_phys(page)).streaming;
+}
+
+static bool page_coherent(struct page *page)
+{
+	return frame_of(page_to_phys(page)).coherent;
+}
+
+static u8 pins_of(struct page *page)
+{
+	return frame_of(page_to_phys(page)).count;
 }
 
 static struct dma_track_test_counts counts(void)
@@ -157,31 +227,31 @@ static void test_parts_of_pages(void)
 
 	/* One byte, the last of its page. */
 	a = map(run, PAGE_SIZE - 1, 1, DMA_FROM_DEVICE);
-	EXPECT(streaming(a) && !streaming(a + 1));
+	EXPECT(page_streaming(run) && !page_streaming(run + 1));
 	dma_unmap_page(dev, a, 1, DMA_FROM_DEVICE);
 
 	/* Two bytes across a border. */
 	a = map(run, PAGE_SIZE - 1, 2, DMA_FROM_DEVICE);
-	EXPECT(streaming(a) && streaming(a + 1));
+	EXPECT(page_streaming(run) && page_streaming(run + 1));
 	dma_unmap_page(dev, a, 2, DMA_FROM_DEVICE);
-	EXPECT(!streaming(a) && !streaming(a + 1));
+	EXPECT(!page_streaming(run) && !page_streaming(run + 1));
 
 	/* All but the outermost bytes of three pages. */
 	a = map(run, 1, 3 * PAGE_SIZE - 2, DMA_FROM_DEVICE);
-	EXPECT(streaming(a) && streaming(a + PAGE_SIZE));
-	EXPECT(streaming(a + 2 * PAGE_SIZE) && !streaming(a + 3 * PAGE_SIZE));
+	EXPECT(page_streaming(run) && page_streaming(run + 1));
+	EXPECT(page_streaming(run + 2) && !page_streaming(run + 3));
 	dma_unmap_page(dev, a, 3 * PAGE_SIZE - 2, DMA_FROM_DEVICE);
 
 	/* Two buffers in a page, as network drivers have it; and a third. */
 	a = map(run, 0, 2048, DMA_FROM_DEVICE);
 	b = map(run, 2048, 2048, DMA_FROM_DEVICE);
 	c = map(run, 64, 64, DMA_BIDIRECTIONAL);
-	EXPECT(count(a) == 3);
+	EXPECT(pins_of(run) == 3);
 	dma_unmap_page(dev, a, 2048, DMA_FROM_DEVICE);
 	dma_unmap_page(dev, c, 64, DMA_BIDIRECTIONAL);
-	EXPECT(count(b) == 1 && streaming(b));
+	EXPECT(pins_of(run) == 1 && page_streaming(run));
 	dma_unmap_page(dev, b, 2048, DMA_FROM_DEVICE);
-	EXPECT(count(b) == 0 && !streaming(b));
+	EXPECT(pins_of(run) == 0 && !page_streaming(run));
 }
 
 static void test_single(void)
@@ -215,11 +285,15 @@ static void test_large(void)
 	EXPECT(pinned == 0);
 }
 
-/* More than a bounce buffer holds is refused. */
+/*
+ * More than a bounce buffer holds, or than there are I/O addresses for, is
+ * refused.
+ */
 static void test_failed_map(void)
 {
 	struct dma_track_test_counts before = counts();
-	const size_t size = SZ_512K;
+	const size_t size = SZ_4M;
+	struct scatterlist sgl[2];
 	struct page *large;
 	dma_addr_t a;
 
@@ -228,10 +302,20 @@ static void test_failed_map(void)
 		EXPECT(!"memory");
 		return;
 	}
+	EXPECT(!dma_set_mask(dev, DMA_BIT_MASK(use_dma_iommu(dev) ? 21 : 64)));
+
 	a = dma_map_page(dev, large, 0, size, DMA_FROM_DEVICE);
 	EXPECT(dma_mapping_error(dev, a));
+
+	/* The first entry by itself would do. */
+	sg_init_table(sgl, 2);
+	sg_set_page(&sgl[0], pages[0], PAGE_SIZE, 0);
+	sg_set_page(&sgl[1], large, size, 0);
+	EXPECT(!dma_map_sg(dev, sgl, 2, DMA_FROM_DEVICE));
+
 	EXPECT(counts().maps == before.maps && counts().lost == before.lost);
-	EXPECT(!streaming(phys_to_dma(dev, page_to_phys(large))));
+	EXPECT(!page_streaming(large) && !page_streaming(pages[0]));
+	EXPECT(!dma_set_mask(dev, DMA_BIT_MASK(64)));
 	__free_pages(large, get_order(size));
 }
 
@@ -250,7 +334,7 @@ static int nr_streaming(struct scatterlist *sgl)
 	int i, nr = 0;
 
 	for_each_sg(sgl, sg, NR_PAGES, i)
-		nr += streaming(phys_to_dma(dev, sg_phys(sg)));
+		nr += page_streaming(sg_page(sg));
 	return nr;
 }
 
@@ -275,6 +359,24 @@ static void test_sg(void)
 	       NR_PAGES / 2);
 	EXPECT(nr_streaming(sgl) == NR_PAGES / 2);
 	dma_unmap_sg(dev, sgl, NR_PAGES / 2, DMA_BIDIRECTIONAL);
+	EXPECT(nr_streaming(sgl) == 0);
+}
+
+/* Behind an IOMMU, what is scattered becomes one range of addresses. */
+static void test_merged_sg(void)
+{
+	struct scatterlist sgl[NR_PAGES];
+	int i, mapped;
+
+	init_sg(sgl);
+	for (i = 0; i < NR_PAGES; i++)
+		sg_set_page(&sgl[i], pages[NR_PAGES - 1 - i], PAGE_SIZE, 0);
+	mapped = dma_map_sg(dev, sgl, NR_PAGES, DMA_FROM_DEVICE);
+	EXPECT(mapped == 1 && sg_dma_len(sgl) == NR_PAGES * PAGE_SIZE);
+	EXPECT(nr_streaming(sgl) == NR_PAGES);
+	for (i = 0; i < NR_PAGES; i++)
+		EXPECT(pins_of(pages[i]) == 1);
+	dma_unmap_sg(dev, sgl, NR_PAGES, DMA_FROM_DEVICE);
 	EXPECT(nr_streaming(sgl) == 0);
 }
 
@@ -397,6 +499,167 @@ static void test_noncontiguous(void)
 	EXPECT(!coherent(a) && !coherent(a + PAGE_SIZE));
 }
 
+#define NR_SCATTERED	32
+
+/* So that the next pages to be had, one by one, are no neighbours. */
+static void scatter_free_pages(void)
+{
+	struct page *taken[2 * NR_SCATTERED];
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(taken); i++)
+		taken[i] = alloc_page(GFP_KERNEL);
+	for (i = 0; i < ARRAY_SIZE(taken); i++)
+		if (taken[i] && i % 2 == 0)
+			__free_page(taken[i]);
+	for (i = 1; i < ARRAY_SIZE(taken); i += 2)
+		if (taken[i])
+			__free_page(taken[i]);
+}
+
+static void test_scattered(void)
+{
+	const size_t size = NR_SCATTERED * PAGE_SIZE;
+	struct page *owned[NR_SCATTERED];
+	int i, jumps = 0, pinned = 0;
+	dma_addr_t a;
+	void *p;
+
+	scatter_free_pages();
+	p = dma_alloc_attrs(dev, size, &a, GFP_KERNEL,
+			    DMA_ATTR_ALLOC_SINGLE_PAGES);
+	if (!p) {
+		EXPECT(!"memory");
+		return;
+	}
+	for (i = 0; i < NR_SCATTERED; i++) {
+		owned[i] = vmalloc_to_page(p + i * PAGE_SIZE);
+		jumps += i && owned[i] != owned[i - 1] + 1;
+		pinned += page_coherent(owned[i]);
+	}
+	EXPECT(jumps > 0 && pinned == NR_SCATTERED);
+	dma_free_attrs(dev, size, p, a, DMA_ATTR_ALLOC_SINGLE_PAGES);
+	for (i = 0; i < NR_SCATTERED; i++)
+		pinned -= !page_coherent(owned[i]);
+	EXPECT(pinned == 0);
+}
+
+static void test_scattered_noncontiguous(void)
+{
+	const size_t size = NR_SCATTERED * PAGE_SIZE;
+	struct page *owned[NR_SCATTERED];
+	int nr = 0, jumps = 0, pinned = 0;
+	struct sg_page_iter iter;
+	struct sg_table *sgt;
+
+	scatter_free_pages();
+	sgt = dma_alloc_noncontiguous(dev, size, DMA_FROM_DEVICE, GFP_KERNEL,
+				      DMA_ATTR_ALLOC_SINGLE_PAGES);
+	if (!sgt) {
+		EXPECT(!"memory");
+		return;
+	}
+	for_each_sgtable_page(sgt, &iter, 0) {
+		owned[nr] = sg_page_iter_page(&iter);
+		jumps += nr && owned[nr] != owned[nr - 1] + 1;
+		pinned += page_coherent(owned[nr]);
+		nr++;
+	}
+	EXPECT(nr == NR_SCATTERED && jumps > 0 && pinned == nr);
+	dma_free_noncontiguous(dev, size, sgt, DMA_FROM_DEVICE);
+	while (nr--)
+		pinned -= !page_coherent(owned[nr]);
+	EXPECT(pinned == 0);
+}
+
+/* A range of I/O addresses, laid out piece by piece. */
+#ifdef DMA_TRACK_IOVA
+static void test_iova(void)
+{
+	const enum dma_data_direction dir = DMA_FROM_DEVICE;
+	struct dma_iova_state state = {};
+	u64 before = dirtied();
+	int i;
+
+	EXPECT(dma_iova_try_alloc(dev, &state, 0, 4 * PAGE_SIZE));
+	for (i = 0; i < 4; i++)
+		EXPECT(!dma_iova_link(dev, &state, page_to_phys(pages[3 - i]),
+				      i * PAGE_SIZE, PAGE_SIZE, dir, 0));
+	EXPECT(!dma_iova_sync(dev, &state, 0, 4 * PAGE_SIZE));
+	for (i = 0; i < 4; i++)
+		EXPECT(pins_of(pages[i]) == 1 && page_streaming(pages[i]));
+	dma_iova_unlink(dev, &state, PAGE_SIZE, 2 * PAGE_SIZE, dir, 0);
+	EXPECT(page_streaming(pages[3]) && !page_streaming(pages[2]));
+	EXPECT(!page_streaming(pages[1]) && page_streaming(pages[0]));
+	dma_iova_unlink(dev, &state, 0, PAGE_SIZE, dir, 0);
+	dma_iova_unlink(dev, &state, 3 * PAGE_SIZE, PAGE_SIZE, dir, 0);
+	EXPECT(!page_streaming(pages[3]) && !page_streaming(pages[0]));
+	dma_iova_free(dev, &state);
+
+	/* All at once, while the host logs. */
+	EXPECT(dma_iova_try_alloc(dev, &state, 0, 2 * PAGE_SIZE));
+	for (i = 0; i < 2; i++)
+		EXPECT(!dma_iova_link(dev, &state, page_to_phys(pages[i]),
+				      i * PAGE_SIZE, PAGE_SIZE, dir, 0));
+	EXPECT(page_streaming(pages[0]) && page_streaming(pages[1]));
+	EXPECT(dma_track_test_set_logging(true) == 0);
+	dma_iova_destroy(dev, &state, 2 * PAGE_SIZE, dir, 0);
+	EXPECT(dma_track_test_set_logging(false) == 0);
+	EXPECT(!page_streaming(pages[0]) && !page_streaming(pages[1]));
+	EXPECT(dirtied() == before + 2);
+}
+#endif
+
+/* --- What is no memory ----------------------------------------------------- */
+
+/* A register of nobody's, where the function has none. */
+#define NO_MEMORY	0xfed40000
+
+static void test_mmio(void)
+{
+	struct dma_track_test_counts before = counts();
+	phys_addr_t phys = function ? pci_resource_start(function, 0) :
+				      NO_MEMORY;
+	dma_addr_t a;
+
+	a = dma_map_resource(dev, phys, PAGE_SIZE, DMA_BIDIRECTIONAL, 0);
+	EXPECT(!dma_mapping_error(dev, a));
+	EXPECT(counts().maps == before.maps && counts().lost == before.lost);
+	dma_unmap_resource(dev, a, PAGE_SIZE, DMA_BIDIRECTIONAL, 0);
+	EXPECT(counts().unmaps == before.unmaps && counts().lost == before.lost);
+}
+
+/* A peer's memory that has pages, beside memory of ours. */
+#ifdef CONFIG_PCI_P2PDMA
+#define P2P_BAR		2
+
+static void test_peer(void)
+{
+	u64 lost = counts().lost, before = counts().table.unknown_unmaps;
+	struct scatterlist sgl[2];
+	void *peer;
+
+	/* With its own memory it is on the shortest of terms. */
+	EXPECT(!pci_p2pdma_add_resource(function, P2P_BAR, 0, 0));
+	peer = pci_alloc_p2pmem(function, PAGE_SIZE);
+	if (!peer) {
+		EXPECT(!"memory of a peer");
+		return;
+	}
+	sg_init_table(sgl, 2);
+	sg_set_page(&sgl[0], virt_to_page(peer), PAGE_SIZE, 0);
+	sg_set_page(&sgl[1], pages[0], PAGE_SIZE, 0);
+	EXPECT(is_pci_p2pdma_page(sg_page(&sgl[0])));
+	EXPECT(dma_map_sg(dev, sgl, 2, DMA_BIDIRECTIONAL) == 2);
+	EXPECT(sg_dma_is_bus_address(&sgl[0]));
+	EXPECT(page_streaming(pages[0]) && counts().lost == lost);
+	dma_unmap_sg(dev, sgl, 2, DMA_BIDIRECTIONAL);
+	EXPECT(!page_streaming(pages[0]) && counts().lost == lost);
+	EXPECT(counts().table.unknown_unmaps == before);
+	pci_free_p2pmem(function, peer, PAGE_SIZE);
+}
+#endif
+
 static void test_same_frame_in_both_planes(void)
 {
 	dma_addr_t a, b;
@@ -418,20 +681,20 @@ static void test_same_frame_in_both_planes(void)
 static void test_dirtying(void)
 {
 	u64 before = dirtied();
-	dma_addr_t a, b;
+	dma_addr_t a, b, c;
 	void *p;
 
 	a = map(run, 0, 2 * PAGE_SIZE, DMA_FROM_DEVICE);
 	b = map(run, 0, 100, DMA_FROM_DEVICE);
-	p = dma_alloc_coherent(dev, PAGE_SIZE, &b, GFP_KERNEL);
+	p = dma_alloc_coherent(dev, PAGE_SIZE, &c, GFP_KERNEL);
 	EXPECT(p);
 	EXPECT(dma_track_test_set_logging(true) == 0);
 
 	dma_unmap_page(dev, a, 2 * PAGE_SIZE, DMA_FROM_DEVICE);
-	EXPECT(dirtied() == before + 1 && count(a) == 1);
-	dma_unmap_page(dev, a, 100, DMA_FROM_DEVICE);
-	EXPECT(dirtied() == before + 2 && count(a) == 0);
-	dma_free_coherent(dev, PAGE_SIZE, p, b);
+	EXPECT(dirtied() == before + 1 && pins_of(run) == 1);
+	dma_unmap_page(dev, b, 100, DMA_FROM_DEVICE);
+	EXPECT(dirtied() == before + 2 && pins_of(run) == 0);
+	dma_free_coherent(dev, PAGE_SIZE, p, c);
 	EXPECT(dirtied() == before + 3);
 
 	EXPECT(dma_track_test_set_logging(false) == 0);
@@ -581,25 +844,26 @@ static void test_unknown_unmap(void)
 static void test_saturation(void)
 {
 	u64 before = counts().table.saturated;
-	dma_addr_t a = 0;
+	static dma_addr_t addrs[300];
 	int i;
 
 	/* The page is not given back, since it stays pinned. */
-	for (i = 0; i < 300; i++)
-		a = map(pages[2], 0, 64, DMA_FROM_DEVICE);
+	for (i = 0; i < ARRAY_SIZE(addrs); i++)
+		addrs[i] = map(pages[2], 0, 64, DMA_FROM_DEVICE);
 	EXPECT(counts().table.saturated == before + 1);
-	for (i = 0; i < 300; i++)
-		dma_unmap_page(dev, a, 64, DMA_FROM_DEVICE);
-	EXPECT(streaming(a) && count(a) == DMA_TRACK_STICKY);
+	for (i = 0; i < ARRAY_SIZE(addrs); i++)
+		dma_unmap_page(dev, addrs[i], 64, DMA_FROM_DEVICE);
+	EXPECT(page_streaming(pages[2]));
+	EXPECT(pins_of(pages[2]) == DMA_TRACK_STICKY);
 	pages[2] = NULL;
 }
 
-/* A device below ours counts as ours; one beside does not. */
+/* A device below ours counts as ours; one beside does not, unless told to. */
 static void test_other_devices(void)
 {
 	struct device *beside;
 	u64 mask = DMA_BIT_MASK(64);
-	dma_addr_t a;
+	dma_addr_t a, b;
 
 	beside = root_device_register("dma-track-test-beside");
 	if (IS_ERR(beside)) {
@@ -609,15 +873,26 @@ static void test_other_devices(void)
 
 	beside->dma_mask = &mask;
 	a = dma_map_page(beside, pages[0], 0, PAGE_SIZE, DMA_FROM_DEVICE);
-	EXPECT(!dma_mapping_error(beside, a) && !streaming(a));
+	EXPECT(!dma_mapping_error(beside, a) && !page_streaming(pages[0]));
 	dma_unmap_page(beside, a, PAGE_SIZE, DMA_FROM_DEVICE);
+
+	/* Two devices on one page. */
+	EXPECT(dma_track_test_add_device(beside) == 0);
+	a = dma_map_page(beside, pages[0], 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	b = map(pages[0], 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	EXPECT(!dma_mapping_error(beside, a) && pins_of(pages[0]) == 2);
+	dma_unmap_page(beside, a, PAGE_SIZE, DMA_FROM_DEVICE);
+	EXPECT(pins_of(pages[0]) == 1 && page_streaming(pages[0]));
+	dma_unmap_page(dev, b, PAGE_SIZE, DMA_FROM_DEVICE);
+	EXPECT(pins_of(pages[0]) == 0 && !page_streaming(pages[0]));
+	dma_track_test_remove_device(beside);
 
 	/* Moved below ours. */
 	EXPECT(device_move(beside, dev, DPM_ORDER_NONE) == 0);
 	a = dma_map_page(beside, pages[0], 0, PAGE_SIZE, DMA_FROM_DEVICE);
-	EXPECT(!dma_mapping_error(beside, a) && streaming(a));
+	EXPECT(!dma_mapping_error(beside, a) && page_streaming(pages[0]));
 	dma_unmap_page(beside, a, PAGE_SIZE, DMA_FROM_DEVICE);
-	EXPECT(!streaming(a));
+	EXPECT(!page_streaming(pages[0]));
 	root_device_unregister(beside);
 }
 
@@ -675,7 +950,6 @@ static int thread_fn(void *arg)
 
 static void test_threads(void)
 {
-	dma_addr_t a = phys_to_dma(dev, page_to_phys(run));
 	u64 before = counts().maps;
 	long i;
 
@@ -693,7 +967,8 @@ static void test_threads(void)
 		EXPECT(wait_for_completion_timeout(&thread_done[i], 300 * HZ));
 	EXPECT(atomic_read(&nr_unpinned) == 0);
 	EXPECT(counts().maps == before + 3 * NR_THREADS * NR_ROUNDS);
-	EXPECT(count(a) == 0 && count(a + PAGE_SIZE) == 0 && !streaming(a));
+	EXPECT(pins_of(run) == 0 && pins_of(run + 1) == 0);
+	EXPECT(!page_streaming(run));
 }
 
 static void test_nothing_lost(void)
@@ -704,53 +979,74 @@ static void test_nothing_lost(void)
 
 /* --- All of them ------------------------------------------------------------ */
 
-/* Devices see the caller's pages. */
+/* The device sees the caller's pages. */
 #define DIRECT	1
-/* Devices see bounce buffers: the guest was booted with swiotlb=force. */
+/* It sees bounce buffers: the guest was booted with swiotlb=force. */
 #define BOUNCED	2
+/* It sees I/O addresses: there is an IOMMU in the guest. */
+#define REMAPPED 4
+#define ALWAYS	(DIRECT | BOUNCED | REMAPPED)
+/* Only with a function of PCI. */
+#define FUNCTION 8
 
 static const struct {
 	void (*run)(void);
 	int when;
 	const char *what;
 } tests[] = {
-	{ test_page, DIRECT | BOUNCED,
+	{ test_page, ALWAYS,
 	  "a page is pinned while mapped, and not dirtied" },
-	{ test_directions, DIRECT | BOUNCED,
+	{ test_directions, ALWAYS,
 	  "only what the device writes is pinned" },
-	{ test_attributes, DIRECT | BOUNCED,
+	{ test_attributes, ALWAYS,
 	  "attributes change nothing" },
-	{ test_parts_of_pages, DIRECT,
+	{ test_parts_of_pages, DIRECT | REMAPPED,
 	  "every page touched is pinned, and counted" },
-	{ test_single, DIRECT | BOUNCED,
+	{ test_single, ALWAYS,
 	  "dma_map_single" },
-	{ test_large, DIRECT | BOUNCED,
+	{ test_large, ALWAYS,
 	  "a mapping of many pages" },
-	{ test_failed_map, BOUNCED,
+	{ test_failed_map, BOUNCED | REMAPPED,
 	  "a failed map pins nothing" },
-	{ test_sg, DIRECT,
+	{ test_sg, DIRECT | REMAPPED,
 	  "dma_map_sg" },
-	{ test_sgtable, DIRECT,
+	{ test_merged_sg, REMAPPED,
+	  "dma_map_sg that merges entries" },
+	{ test_sgtable, DIRECT | REMAPPED,
 	  "dma_map_sgtable" },
-	{ test_alloc, DIRECT | BOUNCED,
+	{ test_alloc, ALWAYS,
 	  "dma_alloc_attrs pins whole pages" },
-	{ test_free_of_nothing, DIRECT | BOUNCED,
+	{ test_free_of_nothing, ALWAYS,
 	  "dma_free_attrs of nothing unpins nothing" },
-	{ test_pool, DIRECT | BOUNCED,
+	{ test_pool, ALWAYS,
 	  "dma_pool" },
-	{ test_managed, DIRECT | BOUNCED,
+	{ test_managed, ALWAYS,
 	  "dmam_alloc_coherent, freed by hand or with its driver" },
-	{ test_alloc_pages, DIRECT | BOUNCED,
+	{ test_alloc_pages, ALWAYS,
 	  "dma_alloc_pages" },
-	{ test_noncontiguous, DIRECT | BOUNCED,
+	{ test_noncontiguous, ALWAYS,
 	  "dma_alloc_noncontiguous" },
-	{ test_same_frame_in_both_planes, DIRECT,
+	{ test_scattered, REMAPPED,
+	  "dma_alloc_attrs of scattered pages" },
+	{ test_scattered_noncontiguous, REMAPPED,
+	  "dma_alloc_noncontiguous of scattered pages" },
+#ifdef DMA_TRACK_IOVA
+	{ test_iova, REMAPPED,
+	  "dma_iova_link, dma_iova_unlink, dma_iova_destroy" },
+#endif
+	{ test_mmio, DIRECT | REMAPPED,
+	  "registers are not pinned" },
+#ifdef CONFIG_PCI_P2PDMA
+	{ test_peer, DIRECT | REMAPPED | FUNCTION,
+	  "memory of peers is not pinned" },
+#endif
+	{ test_same_frame_in_both_planes, DIRECT | REMAPPED,
 	  "a frame in both planes" },
-	{ test_dirtying, DIRECT,
+	{ test_dirtying, DIRECT | REMAPPED,
 	  "the last unmap dirties while the host logs" },
-	{ test_dirtying_changes_nothing, DIRECT,
+	{ test_dirtying_changes_nothing, DIRECT | REMAPPED,
 	  "dirtying changes no byte" },
-	{ test_sync, DIRECT,
+	{ test_sync, DIRECT | REMAPPED,
 	  "dma_sync_*_for_cpu dirties while the host logs" },
 	{ test_bounce, BOUNCED,
 	  "the bounce buffer is pinned, not the caller's page" },
@@ -758,29 +1054,42 @@ static const struct {
 	  "the bounce buffers of a list are pinned" },
 	{ test_bounced_frames, BOUNCED,
 	  "the bounce buffer of a whole page shares no frame" },
-	{ test_unknown_unmap, DIRECT | BOUNCED,
+	{ test_unknown_unmap, ALWAYS,
 	  "an unknown unmap is counted and does no harm" },
-	{ test_saturation, DIRECT,
+	{ test_saturation, DIRECT | REMAPPED,
 	  "an overflowing count pins for ever" },
-	{ test_other_devices, DIRECT,
+	{ test_other_devices, DIRECT | REMAPPED,
 	  "devices below count, others do not" },
-	{ test_interrupts_off, DIRECT | BOUNCED,
+	{ test_interrupts_off, ALWAYS,
 	  "with interrupts off" },
-	{ test_threads, DIRECT,
+	{ test_threads, DIRECT | REMAPPED,
 	  "many threads on the same frames" },
-	{ test_nothing_lost, DIRECT | BOUNCED,
+	{ test_nothing_lost, ALWAYS,
 	  "nothing was lost, the hooks are intact" },
 };
 
+static int mode_of_device(void)
+{
+	if (use_dma_iommu(dev))
+		return REMAPPED;
+	return is_swiotlb_force_bounce(dev) ? BOUNCED : DIRECT;
+}
+
 static void run_tests(void)
 {
-	int mode = is_swiotlb_force_bounce(dev) ? BOUNCED : DIRECT;
+	static const char * const names[] = {
+		[DIRECT] = "direct",
+		[BOUNCED] = "bounced",
+		[REMAPPED] = "remapped",
+	};
+	int mode = mode_of_device();
 	int i;
 
 	pr_tap("TAP version 13\n");
-	pr_tap("# %s\n", mode == BOUNCED ? "bounced" : "direct");
+	pr_tap("# %s\n", names[mode]);
 	for (i = 0; i < ARRAY_SIZE(tests); i++) {
-		if (!(tests[i].when & mode))
+		if (!(tests[i].when & mode) ||
+		    (tests[i].when & FUNCTION && !function))
 			continue;
 		good = true;
 		tests[i].run();
@@ -796,15 +1105,15 @@ static void run_tests(void)
 
 static int set_replace(const char *text, const struct kernel_param *param)
 {
-	unsigned int segment, bus, slot, function;
+	unsigned int segment, bus, slot, number;
 	struct pci_dev *pdev;
 	int rc;
 
-	if (sscanf(text, "%x:%x:%x.%x", &segment, &bus, &slot, &function) != 4)
+	if (sscanf(text, "%x:%x:%x.%x", &segment, &bus, &slot, &number) != 4)
 		return -EINVAL;
 
 	pdev = pci_get_domain_bus_and_slot(segment, bus,
-					   PCI_DEVFN(slot, function));
+					   PCI_DEVFN(slot, number));
 	if (!pdev)
 		return -ENODEV;
 	rc = dma_track_test_replace(pdev);
@@ -822,10 +1131,179 @@ static int set_unfence(const char *text, const struct kernel_param *param)
 	return rc;
 }
 
+/* --- Behind the API; the function's driver is bound and does nothing --------- */
+
+/* Nobody allocates I/O addresses so far down. */
+#define BEHIND_IOVA	0x10000
+
+static struct iommu_domain *alloc_domain(struct device *user)
+{
+#ifdef DMA_TRACK_ATTACH_PASID
+	struct iommu_domain *domain = iommu_paging_domain_alloc(user);
+
+	return IS_ERR(domain) ? NULL : domain;
+#else
+	return iommu_domain_alloc(&pci_bus_type);
+#endif
+}
+
+static int behind_device(struct device *user)
+{
+	struct iommu_domain *domain = alloc_domain(user);
+	int rc;
+
+	if (!domain)
+		return -ENOMEM;
+	rc = iommu_attach_device(domain, user);
+	if (!rc)
+		iommu_detach_device(domain, user);
+	iommu_domain_free(domain);
+	return rc;
+}
+
+static int behind_group(struct device *user)
+{
+	struct iommu_domain *domain = alloc_domain(user);
+	struct iommu_group *group = iommu_group_get(user);
+	int rc = -ENOMEM;
+
+	if (!domain)
+		goto out;
+	rc = iommu_attach_group(domain, group);
+	if (!rc)
+		iommu_detach_group(domain, group);
+	iommu_domain_free(domain);
+out:
+	iommu_group_put(group);
+	return rc;
+}
+
+/* As far as it goes: the emulated IOMMU knows no address spaces of parts. */
+static int behind_pasid(struct device *user)
+{
+#ifdef DMA_TRACK_ATTACH_PASID
+	iommu_attach_device_pasid(iommu_get_domain_for_dev(user), user,
+				  IOMMU_NO_PASID, NULL);
+	return 0;
+#else
+	return -EOPNOTSUPP;
+#endif
+}
+
+static int behind_sva(struct device *user)
+{
+	struct iommu_sva *handle;
+
+#ifdef DMA_TRACK_ATTACH_PASID
+	handle = iommu_sva_bind_device(user, current->mm);
+#else
+	handle = iommu_sva_bind_device(user, current->mm, NULL);
+#endif
+	if (!IS_ERR(handle))
+		iommu_sva_unbind_device(handle);
+	return 0;
+}
+
+static int behind_map(struct device *user)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(user);
+	int rc;
+
+#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
+	rc = iommu_map(domain, BEHIND_IOVA, page_to_phys(pages[0]), PAGE_SIZE,
+		       IOMMU_READ | IOMMU_WRITE);
+#else
+	rc = iommu_map(domain, BEHIND_IOVA, page_to_phys(pages[0]), PAGE_SIZE,
+		       IOMMU_READ | IOMMU_WRITE, GFP_KERNEL);
+#endif
+	if (!rc)
+		iommu_unmap(domain, BEHIND_IOVA, PAGE_SIZE);
+	return rc;
+}
+
+/* With interrupts off, as drivers may. */
+static int behind_map_atomic(struct device *user)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(user);
+	unsigned long flags;
+	int rc;
+
+	local_irq_save(flags);
+#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
+	rc = iommu_map_atomic(domain, BEHIND_IOVA, page_to_phys(pages[0]),
+			      PAGE_SIZE, IOMMU_READ | IOMMU_WRITE);
+#else
+	rc = iommu_map(domain, BEHIND_IOVA, page_to_phys(pages[0]), PAGE_SIZE,
+		       IOMMU_READ | IOMMU_WRITE, GFP_ATOMIC);
+#endif
+	local_irq_restore(flags);
+	if (!rc)
+		iommu_unmap(domain, BEHIND_IOVA, PAGE_SIZE);
+	return rc;
+}
+
+static int behind_map_sg(struct device *user)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(user);
+	struct scatterlist sgl[1];
+	ssize_t mapped;
+
+	sg_init_table(sgl, 1);
+	sg_set_page(sgl, pages[0], PAGE_SIZE, 0);
+#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
+	mapped = iommu_map_sg(domain, BEHIND_IOVA, sgl, 1,
+			      IOMMU_READ | IOMMU_WRITE);
+#else
+	mapped = iommu_map_sg(domain, BEHIND_IOVA, sgl, 1,
+			      IOMMU_READ | IOMMU_WRITE, GFP_KERNEL);
+#endif
+	if (mapped < 0)
+		return mapped;
+	iommu_unmap(domain, BEHIND_IOVA, PAGE_SIZE);
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*do_it)(struct device *user);
+} ways[] = {
+	{ "device", behind_device },
+	{ "group", behind_group },
+	{ "pasid", behind_pasid },
+	{ "sva", behind_sva },
+	{ "map", behind_map },
+	{ "map-atomic", behind_map_atomic },
+	{ "map-sg", behind_map_sg },
+};
+
+static int set_behind(const char *text, const struct kernel_param *param)
+{
+	unsigned int segment, bus, slot, number, i;
+	struct pci_dev *pdev;
+	char way[16];
+	int rc = -EINVAL;
+
+	if (sscanf(text, "%x:%x:%x.%x %15s", &segment, &bus, &slot, &number,
+		   way) != 5)
+		return -EINVAL;
+
+	pdev = pci_get_domain_bus_and_slot(segment, bus,
+					   PCI_DEVFN(slot, number));
+	if (!pdev)
+		return -ENODEV;
+	for (i = 0; i < ARRAY_SIZE(ways); i++)
+		if (!strcmp(way, ways[i].name))
+			rc = ways[i].do_it(&pdev->dev);
+	pci_dev_put(pdev);
+	return rc;
+}
+
+static const struct kernel_param_ops behind_ops = { .set = set_behind };
 static const struct kernel_param_ops replace_ops = { .set = set_replace };
 static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
 static bool run_wanted = true;
 
+module_param_cb(behind, &behind_ops, NULL, 0200);
 module_param_cb(replace, &replace_ops, NULL, 0200);
 module_param_cb(unfence, &unfence_ops, NULL, 0200);
 module_param_named(run, run_wanted, bool, 0400);
@@ -885,6 +1363,25 @@ static struct pci_driver witness_driver = {
 	.err_handler = &witness_handlers,
 };
 
+static int pretend_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	if (function)
+		return -EBUSY;
+	function = pdev;
+	return pci_enable_device_mem(pdev);
+}
+
+static void pretend_remove(struct pci_dev *pdev)
+{
+	pci_disable_device(pdev);
+}
+
+static struct pci_driver pretend_driver = {
+	.name = "dma_track_pretend",
+	.probe = pretend_probe,
+	.remove = pretend_remove,
+};
+
 /* --- Coming and going ------------------------------------------------------- */
 
 static void free_memory(void)
@@ -898,6 +1395,33 @@ static void free_memory(void)
 		__free_pages(run, get_order(NR_PAGES * PAGE_SIZE));
 }
 
+static void let_go_of_device(void)
+{
+	if (!function)
+		root_device_unregister(dev);
+	pci_unregister_driver(&pretend_driver);
+}
+
+static int find_device(void)
+{
+	int rc = pci_register_driver(&pretend_driver);
+
+	if (rc)
+		return rc;
+	if (function) {
+		dev = &function->dev;
+		return 0;
+	}
+
+	dev = root_device_register("dma-track-test");
+	if (IS_ERR(dev)) {
+		pci_unregister_driver(&pretend_driver);
+		return PTR_ERR(dev);
+	}
+	dev->dma_mask = &dev->coherent_dma_mask;
+	return 0;
+}
+
 static int __init test_init(void)
 {
 	int i, rc = -ENOMEM;
@@ -909,18 +1433,15 @@ static int __init test_init(void)
 		if (!run || !pages[i])
 			goto out_free;
 
-	dev = root_device_register("dma-track-test");
-	if (IS_ERR(dev)) {
-		rc = PTR_ERR(dev);
+	rc = find_device();
+	if (rc)
 		goto out_free;
-	}
-	dev->dma_mask = &dev->coherent_dma_mask;
 	rc = dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64));
 	if (rc)
-		goto out_unregister;
+		goto out_let_go;
 	rc = pci_register_driver(&failing_driver);
 	if (rc)
-		goto out_unregister;
+		goto out_let_go;
 	rc = pci_register_driver(&witness_driver);
 	if (rc)
 		goto out_unregister_failing;
@@ -936,8 +1457,8 @@ out_unregister_witness:
 	pci_unregister_driver(&witness_driver);
 out_unregister_failing:
 	pci_unregister_driver(&failing_driver);
-out_unregister:
-	root_device_unregister(dev);
+out_let_go:
+	let_go_of_device();
 out_free:
 	free_memory();
 	return rc;
@@ -950,7 +1471,7 @@ static void __exit test_exit(void)
 	dma_track_test_remove_device(dev);
 	pci_unregister_driver(&witness_driver);
 	pci_unregister_driver(&failing_driver);
-	root_device_unregister(dev);
+	let_go_of_device();
 	free_memory();
 }
 module_exit(test_exit);

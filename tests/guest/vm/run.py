@@ -8,6 +8,8 @@ All parts on every kernel of kernels.txt, unless some are named.
 
 api      every hooked function, driven by a pretend device (tests/guest/module)
 bounce   the same with bounce buffers
+remap    the same behind an IOMMU, which forgets late (lazy) or at once (strict)
+behind   drivers that map behind the DMA API
 load     loading, unloading, and other tracers
 devices  which functions are tracked, and why not
 restore  drivers whose function was replaced, with hosts of all moods
@@ -51,6 +53,19 @@ DISK = ['-blockdev', 'null-co,node-name=d0,size=67108864,read-zeroes=on',
         'nvme,id=disk0,bus=rp2,serial=1,drive=d0,x-untracked-dma=on']
 VIRTIO = ['-device', 'virtio-net-pci,id=net2,bus=rp2,x-untracked-dma=on']
 ROOM = '256M,slots=2,maxmem=1G'
+# What the pretend device pretends to be: it has memory that peers may use.
+FUNCTION = ['-blockdev', 'null-co,node-name=d1,size=67108864',
+            '-device', 'nvme,bus=rp2,serial=2,drive=d1,cmb_size_mb=2']
+IOMMU = ['-device', 'intel-iommu']
+WAYS_BEHIND = {
+    'device': 'a driver that attaches an IOMMU domain',
+    'group': 'a driver that attaches a domain to the group',
+    'pasid': 'a driver that attaches a domain to a part',
+    'sva': "a driver that shares a process' addresses",
+    'map': 'a driver that calls iommu_map',
+    'map-atomic': 'a driver that calls iommu_map with interrupts off',
+    'map-sg': 'a driver that calls iommu_map_sg',
+}
 
 
 class Guest(guest.Guest):
@@ -144,10 +159,12 @@ def built(kernel):
     return {name + '.ko': path for name, path in paths_of.items()}
 
 
-def pretend(tap, directory, name, extra):
+def pretend(tap, directory, name, devices=(), extra=''):
     """Report what the pretend device reports."""
-    with Guest(directory, name, extra=extra) as machine:
+    with Guest(directory, name, [*devices, *FUNCTION], extra=extra) as machine:
         machine.load()
+        machine.agent.run('echo dma_track_pretend > '
+                          f'/sys/bus/pci/devices/{OTHER}/driver_override')
         machine.agent.run('insmod /bin/dma_track_test.ko', 300)
         log = machine.agent.run('dmesg | sed -n "s/.*dma_track_test: //p"')
         planned = re.search(r'^1\.\.(\d+)$', log, re.M)
@@ -163,14 +180,49 @@ def pretend(tap, directory, name, extra):
                f'{name}: all tests of the pretend device ran', log)
         machine.agent.run('rmmod dma_track_test && rmmod dma_track', 120)
         tap.equal(machine.splats(), '', f'{name}: the kernel did not complain')
+        return log, machine.agent.run('dmesg')
 
 
 def api(tap, directory):
-    pretend(tap, directory, 'api', '')
+    log, _ = pretend(tap, directory, 'api')
+    tap.ok('# direct' in log, 'api: the device sees the pages themselves')
 
 
 def bounce(tap, directory):
-    pretend(tap, directory, 'bounce', 'swiotlb=force')
+    log, _ = pretend(tap, directory, 'bounce', extra='swiotlb=force')
+    tap.ok('# bounced' in log, 'bounce: the device sees bounce buffers')
+
+
+def remap(tap, directory):
+    for name, strict, policy in (('lazy', 0, 'lazy'), ('strict', 1, 'strict')):
+        log, dmesg = pretend(
+            tap, directory, name, IOMMU,
+            f'intel_iommu=on iommu.passthrough=0 iommu.strict={strict}')
+        tap.ok('# remapped' in log and
+               re.search(f'invalidation policy: {policy} mode', dmesg),
+               f'{name}: the device sees I/O addresses')
+
+
+def behind(tap, directory):
+    with Guest(directory, 'behind', IOMMU + HOST + NIC,
+               ['dma_track', 'e1000e'],
+               'intel_iommu=on iommu.passthrough=0') as machine:
+        machine.agent.run('insmod /bin/dma_track_test.ko run=0')
+        tap.equal(machine.function()[:2], ['tracked', '-'],
+                  'behind an IOMMU a function is tracked')
+        for way, what in WAYS_BEHIND.items():
+            if way == 'pasid' and machine.kernel.release.startswith('6.1.'):
+                tap.skip(f'{what} makes its function untracked',
+                         'this kernel has no such function')
+                continue
+            machine.agent.run(f'echo {NET} {way} > {PARAMETERS}/behind')
+            tap.equal(machine.function()[:2], ['untracked', 'behind-api'],
+                      f'{what} makes its function untracked')
+            machine.drive('unbind')
+            machine.drive('bind')
+            tap.equal(machine.function()[:2], ['tracked', '-'],
+                      'until its driver is bound anew')
+        tap.equal(machine.splats(), '', 'behind: the kernel did not complain')
 
 
 def load(tap, directory):
@@ -540,7 +592,8 @@ def phases(tap, directory):
         tap.equal(machine.splats(), '', 'phases: the kernel did not complain')
 
 
-PARTS = {'api': api, 'bounce': bounce, 'load': load, 'devices': devices,
+PARTS = {'api': api, 'bounce': bounce, 'remap': remap, 'behind': behind,
+         'load': load, 'devices': devices,
          'restore': restore, 'memory': memory, 'phases': phases}
 
 
