@@ -1008,7 +1008,7 @@ static int hook_install(struct hook *hook)
 	rc = dma_track_register_direct(&hook->ops, hook->enter);
 	if (rc) {
 		if (rc == -EBUSY)
-			pr_err("%s is in use by a BPF program or a live patch\n",
+			pr_err("%s has another direct hook, e.g. BPF fentry or a live patch\n",
 			       hook->name);
 		else
 			pr_err("%s cannot be hooked: %d\n", hook->name, rc);

@@ -15,6 +15,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
+#include <linux/string.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/wait.h>
@@ -42,8 +43,8 @@
  * @vq_lock: guards @vq and request.done
  * @answered: woken for each answer, and when @closing is set
  * @closing: the device goes away: do not wait for it
- * @publish_unanswered: a PUBLISH was given up, and may have been, or be,
- *	executed nevertheless; under sections_mutex
+ * @publish_unanswered: a PUBLISH or WITHDRAW was given up, and may have been, or
+ *	be, executed nevertheless; under sections_mutex
  * @work: follows the configuration space; one at a time
  * @reports: entries of the status page that the host is to look at
  * @phase: VIRTIO_DMA_TRACK_PHASE_* in force; written by @work
@@ -96,6 +97,8 @@ static DEFINE_MUTEX(connect_mutex);
  * added before it is taken is published, by its taker or by who connects next.
  */
 static DEFINE_MUTEX(sections_mutex);
+/* For tests: what the host is taken to answer to PUBLISH; 0 if it is asked. */
+static int pretended_answer;
 /*
  * Follows the configuration space. A disk may be waiting for it, so it has a
  * thread in reserve.
@@ -305,8 +308,8 @@ static int publish(struct host *host, struct dma_track_section **sections,
 	if (rc == -ETIMEDOUT)
 		host->publish_unanswered = true;
 	/*
-	 * Published by a request that we gave up, for nobody else can: its
-	 * planes are this section's.
+	 * Published by a request that we gave up, or not withdrawn by one, for
+	 * nobody else can: its planes are this section's.
 	 */
 	if (rc == -EEXIST && nr == 1 && host->publish_unanswered)
 		rc = 0;
@@ -361,7 +364,7 @@ static int publish_sections(struct host *host)
 
 	while ((section = dma_track_table_next(table, from))) {
 		from = section->nr + 1;
-		if (!section->accepted)
+		if (!section->accepted && !section->absent)
 			batch[nr++] = section;
 		if (nr < VIRTIO_DMA_TRACK_MAX_ENTRIES)
 			continue;
@@ -377,19 +380,91 @@ out:
 	return rc;
 }
 
-int dma_track_host_publish(void)
+int dma_track_host_publish(u32 first, u32 last)
 {
+	struct dma_track_section *section;
 	struct host *host;
-	int idx, rc = 0;
+	int idx, rc = READ_ONCE(pretended_answer);
 
 	idx = srcu_read_lock(&host_srcu);
 	mutex_lock(&sections_mutex);
+	while ((section = dma_track_table_next(table, first)) &&
+	       section->nr <= last) {
+		section->absent = false;
+		first = section->nr + 1;
+	}
 	host = srcu_dereference(the_host, &host_srcu);
-	if (host)
+	if (host && !rc)
 		rc = publish_sections(host);
 	mutex_unlock(&sections_mutex);
 	srcu_read_unlock(&host_srcu, idx);
 	return rc;
+}
+
+void dma_track_host_pretend(int rc)
+{
+	WRITE_ONCE(pretended_answer, rc);
+}
+
+/*
+ * There is no memory in it, so nobody pins anything; should somebody do so
+ * nevertheless, the frame is lost from the moment at which it is not accepted.
+ */
+static void withdraw(struct host *host, struct dma_track_section *section)
+{
+	struct request *request;
+	int rc;
+
+	request = request_alloc(VIRTIO_DMA_TRACK_REQ_WITHDRAW, 1,
+				sizeof(request->req.withdraw));
+	if (!request)
+		return;
+	request->req.withdraw[0].section = cpu_to_le32(section->nr);
+
+	WRITE_ONCE(section->accepted, false);
+	rc = request_send(host, request, ANSWER_TIMEOUT);
+	if (!rc)
+		return;
+	/*
+	 * Perhaps it is withdrawn, perhaps it will be. If it was not when its
+	 * memory comes back, it is found to exist.
+	 */
+	if (rc == -ETIMEDOUT)
+		host->publish_unanswered = true;
+	else
+		WRITE_ONCE(section->accepted, true);
+}
+
+static bool is_empty(struct dma_track_section *section)
+{
+	int i;
+
+	for (i = 0; i < DMA_TRACK_NR_PLANES; i++)
+		if (memchr_inv(section->planes[i], 0, DMA_TRACK_PLANE_SIZE))
+			return false;
+	return true;
+}
+
+void dma_track_host_withdraw(u32 first, u32 last)
+{
+	struct dma_track_section *section;
+	struct host *host;
+	int idx;
+
+	idx = srcu_read_lock(&host_srcu);
+	mutex_lock(&sections_mutex);
+	host = srcu_dereference(the_host, &host_srcu);
+	while ((section = dma_track_table_next(table, first)) &&
+	       section->nr <= last) {
+		first = section->nr + 1;
+		if (!is_empty(section))
+			continue;
+		section->absent = true;
+		if (host && section->accepted)
+			withdraw(host, section);
+	}
+	mutex_unlock(&sections_mutex);
+	srcu_read_unlock(&host_srcu, idx);
 }
 
 /* --- The configuration space ------------------------------------------------ */

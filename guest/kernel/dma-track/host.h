@@ -42,11 +42,27 @@ int dma_track_host_start(struct dma_track_table *table,
 void dma_track_host_stop(void);
 
 /**
- * dma_track_host_publish - publish sections that the host has not accepted yet
+ * dma_track_host_publish - publish sections whose memory comes online
+ * @first: number of the first one
+ * @last: number of the last one
  *
- * Return: 0, also without a host: they are published when there is one.
+ * Together with others that the host has not accepted yet. Return: 0, also
+ * without a host: they are published when there is one.
  */
-int dma_track_host_publish(void);
+int dma_track_host_publish(u32 first, u32 last);
+
+/**
+ * dma_track_host_withdraw - take back sections whose memory went offline
+ * @first: number of the first one
+ * @last: number of the last one
+ *
+ * Those in which something is pinned stay published, and so do all while the
+ * host migrates us: their planes stay valid. May sleep.
+ */
+void dma_track_host_withdraw(u32 first, u32 last);
+
+/* For tests: take @rc for the host's answer to PUBLISH, until called with 0. */
+void dma_track_host_pretend(int rc);
 
 /**
  * dma_track_host_report_function - an entry of the status page has changed

@@ -207,3 +207,9 @@ void dma_track_test_pretend_unfence(int rc)
 	dma_track_restore_pretend(rc);
 }
 EXPORT_SYMBOL_NS_GPL(dma_track_test_pretend_unfence, DMA_TRACK_TEST_NS);
+
+void dma_track_test_pretend_publish(int rc)
+{
+	dma_track_host_pretend(rc);
+}
+EXPORT_SYMBOL_NS_GPL(dma_track_test_pretend_publish, DMA_TRACK_TEST_NS);

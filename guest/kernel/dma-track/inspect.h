@@ -67,5 +67,7 @@ struct pci_dev;
 int dma_track_test_replace(struct pci_dev *pdev);
 /* Take @rc for the host's answer to UNFENCE, until called with 0. */
 void dma_track_test_pretend_unfence(int rc);
+/* Take @rc for its answer when memory is added, until called with 0. */
+void dma_track_test_pretend_publish(int rc);
 
 #endif /* DMA_TRACK_INSPECT_H */

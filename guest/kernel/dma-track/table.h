@@ -45,6 +45,7 @@ enum dma_track_plane {
  * struct dma_track_section - 128 MiB of guest physical memory
  * @nr: which; number of its first frame >> DMA_TRACK_SECTION_FRAME_SHIFT
  * @accepted: the host reads @planes. Written by the owner of the table.
+ * @absent: its memory is offline; likewise
  * @planes: the published pages, one bit per frame
  * @lock: one per word of a plane, for both planes; see dma_track_try_lock().
  *	Holding it excludes every change of the word's bits in @planes, @counts
@@ -58,6 +59,7 @@ enum dma_track_plane {
 struct dma_track_section {
 	u32 nr;
 	bool accepted;
+	bool absent;
 	__le64 *planes[DMA_TRACK_NR_PLANES];
 	atomic_t lock[DMA_TRACK_PLANE_WORDS];
 	u64 sticky[DMA_TRACK_PLANE_WORDS];

@@ -17,7 +17,10 @@
  *			replaced it, and to be about to tell
  *	unfence		write an error number, negative: the host is taken to
  *			answer this to UNFENCE; 0 asks the host
+ *	publish		the same for its answer to memory that is added
  *
+ *	pairs		write a number: map and unmap a page, a list and
+ *			coherent memory so often
  *	behind		write a function's address and a way: map for it behind
  *			the DMA API, and undo it
  *
@@ -1298,12 +1301,54 @@ static int set_behind(const char *text, const struct kernel_param *param)
 	return rc;
 }
 
+static int set_publish(const char *text, const struct kernel_param *param)
+{
+	int answer, rc;
+
+	rc = kstrtoint(text, 0, &answer);
+	if (!rc)
+		dma_track_test_pretend_publish(answer);
+	return rc;
+}
+
+static const struct kernel_param_ops publish_ops = { .set = set_publish };
+
+static int set_pairs(const char *text, const struct kernel_param *param)
+{
+	struct scatterlist sgl[NR_PAGES];
+	unsigned int nr;
+	int rc;
+
+	rc = kstrtouint(text, 0, &nr);
+	if (rc)
+		return rc;
+
+	init_sg(sgl);
+	while (nr--) {
+		dma_addr_t a, b;
+		void *p;
+
+		a = dma_map_page(dev, run, 0, PAGE_SIZE, DMA_FROM_DEVICE);
+		p = dma_alloc_coherent(dev, PAGE_SIZE, &b, GFP_KERNEL);
+		if (dma_mapping_error(dev, a) || !p ||
+		    !dma_map_sg(dev, sgl, NR_PAGES, DMA_FROM_DEVICE))
+			return -ENOMEM;
+		dma_unmap_sg(dev, sgl, NR_PAGES, DMA_FROM_DEVICE);
+		dma_free_coherent(dev, PAGE_SIZE, p, b);
+		dma_unmap_page(dev, a, PAGE_SIZE, DMA_FROM_DEVICE);
+	}
+	return 0;
+}
+
+static const struct kernel_param_ops pairs_ops = { .set = set_pairs };
 static const struct kernel_param_ops behind_ops = { .set = set_behind };
 static const struct kernel_param_ops replace_ops = { .set = set_replace };
 static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
 static bool run_wanted = true;
 
+module_param_cb(pairs, &pairs_ops, NULL, 0200);
 module_param_cb(behind, &behind_ops, NULL, 0200);
+module_param_cb(publish, &publish_ops, NULL, 0200);
 module_param_cb(replace, &replace_ops, NULL, 0200);
 module_param_cb(unfence, &unfence_ops, NULL, 0200);
 module_param_named(run, run_wanted, bool, 0400);
@@ -1468,6 +1513,7 @@ module_init(test_init);
 static void __exit test_exit(void)
 {
 	dma_track_test_pretend_unfence(0);
+	dma_track_test_pretend_publish(0);
 	dma_track_test_remove_device(dev);
 	pci_unregister_driver(&witness_driver);
 	pci_unregister_driver(&failing_driver);
