@@ -10,10 +10,12 @@ api      every hooked function, driven by a pretend device (tests/guest/module)
 bounce   the same with bounce buffers
 remap    the same behind an IOMMU, which forgets late (lazy) or at once (strict)
 behind   drivers that map behind the DMA API
-load     loading, unloading, and other tracers
+load     loading and unloading
+tracers  other tracers of the functions that are hooked
 devices  which functions are tracked, and why not
+drivers  real drivers and data, after which nothing is left pinned
 restore  drivers whose function was replaced, with hosts of all moods
-memory   memory that is added while the guest runs
+memory   memory that comes and goes while the guest runs
 phases   what the host asks for while it migrates
 """
 
@@ -52,11 +54,26 @@ DISK = ['-blockdev', 'null-co,node-name=d0,size=67108864,read-zeroes=on',
         '-device',
         'nvme,id=disk0,bus=rp2,serial=1,drive=d0,x-untracked-dma=on']
 VIRTIO = ['-device', 'virtio-net-pci,id=net2,bus=rp2,x-untracked-dma=on']
-ROOM = '256M,slots=2,maxmem=1G'
+ROOM = '256M,slots=4,maxmem=2G'
+VIRTIO_MEM = ['-object', 'memory-backend-ram,id=vm0,size=256M', '-device',
+              'virtio-mem-pci,id=vmem0,memdev=vm0,requested-size=0,addr=b']
 # What the pretend device pretends to be: it has memory that peers may use.
 FUNCTION = ['-blockdev', 'null-co,node-name=d1,size=67108864',
             '-device', 'nvme,bus=rp2,serial=2,drive=d1,cmb_size_mb=2']
 IOMMU = ['-device', 'intel-iommu']
+# Sends back what it gets.
+ECHO = 'user,guestfwd=tcp:10.0.2.100:7-cmd:cat,restrict=on'
+REAL_NET = ['-netdev', ECHO + ',id=n0', '-netdev', ECHO + ',id=n1',
+            '-device', 'igb,bus=rp1,netdev=n0,x-untracked-dma=on',
+            '-device', 'e1000e,bus=rp2,netdev=n1,x-untracked-dma=on']
+VF = '0000:01:10.0'
+NVME, AHCI, XHCI = '0000:00:08.0', '0000:00:09.0', '0000:00:0a.0'
+REAL_DISKS = [
+    '-device', 'nvme,addr=8,serial=1,drive=disk0,x-untracked-dma=on',
+    '-device', 'ich9-ahci,id=sata,addr=9,x-untracked-dma=on',
+    '-device', 'ide-hd,bus=sata.0,drive=disk1',
+    '-device', 'qemu-xhci,id=usb,addr=a,x-untracked-dma=on',
+    '-device', 'usb-storage,bus=usb.0,drive=disk2']
 WAYS_BEHIND = {
     'device': 'a driver that attaches an IOMMU domain',
     'group': 'a driver that attaches a domain to the group',
@@ -153,10 +170,12 @@ def trace(function):
 
 
 def built(kernel):
-    """Both modules: name -> path."""
+    """Both modules, and a program: name -> path."""
     paths_of = images.modules(kernel, {'dma_track': MODULE,
                                        'dma_track_test': PRETEND})
-    return {name + '.ko': path for name, path in paths_of.items()}
+    programs = {name + '.ko': path for name, path in paths_of.items()}
+    programs['fentry'] = images.program('fentry')
+    return programs
 
 
 def pretend(tap, directory, name, devices=(), extra=''):
@@ -243,20 +262,100 @@ def load(tap, directory):
             machine.status()['hooks_intact'] == '1',
             'ftrace cannot be disabled while it is loaded')
 
-        agent.run(f'cd {TRACING} && '
-                  f'{trace("dma_map")} && '
-                  'echo function > current_tracer')
-        tap.equal(machine.status()['hooks_intact'], '0',
-                  'a second tracer on a hooked function is noticed')
-        agent.run(f'echo nop > {TRACING}/current_tracer')
-        tap.equal(machine.status()['hooks_intact'], '1',
-                  'and that it has gone')
-
         for _ in range(5):
             agent.run('rmmod dma_track && insmod /bin/dma_track.ko', 120)
         agent.run('rmmod dma_track', 60)
         tap.ok(True, 'loaded and unloaded five times')
         tap.equal(machine.splats(), '', 'load: the kernel did not complain')
+
+
+PAIRS = 200
+# What is traced, on every kernel; the last of each is hooked on all.
+TRACED = ('{dma_map}', '{dma_unmap}', 'dma_map_sg_attrs', 'dma_unmap_sg_attrs',
+          'dma_alloc_attrs', 'dma_free_attrs')
+
+
+def tracers(tap, directory):
+    with Guest(directory, 'tracers') as machine:
+        agent = machine.agent
+        agent.run(f'mount -t tracefs t {TRACING}')
+        old = machine.kernel.release.startswith(('6.1.', '6.12.'))
+        names = [name.format(
+            dma_map='dma_map_page_attrs' if old else 'dma_map_phys',
+            dma_unmap='dma_unmap_page_attrs' if old else 'dma_unmap_phys')
+            for name in TRACED]
+        bpf_first(tap, machine, names)
+        machine.load()
+        bpf_second(tap, machine, names)
+        agent.run('insmod /bin/dma_track_test.ko run=0')
+        for name, on, off in ways_to_trace(machine, names):
+            with_tracer(tap, machine, name, on, off)
+        tap.equal(machine.splats(), '', 'tracers: the kernel did not complain')
+
+
+def bpf_first(tap, machine, names):
+    """Each of the functions in turn belongs to a BPF program."""
+    agent = machine.agent
+    before = agent.run(f'cat {TRACING}/enabled_functions')
+    for name in names:
+        program = agent.start(f'fentry {name}')
+        program.line('attached')
+        tap.ok(not machine.succeeds('insmod /bin/dma_track.ko') and
+               f'{name} has another direct hook' in agent.run('dmesg -c'),
+               f'with BPF fentry on {name} the module does not load: it says '
+               'why')
+        agent.run('kill $(pidof fentry)')
+        program.wait()
+    guest.wait_until(
+        lambda: agent.run(f'cat {TRACING}/enabled_functions') == before,
+        'the last hook to go', 30)
+    tap.ok(True, 'and leaves no hook behind')
+
+
+def bpf_second(tap, machine, names):
+    refused = [name for name in names
+               if not machine.succeeds(f'fentry {name}')]
+    tap.equal((refused, machine.status()['hooks_intact']), (names, '1'),
+              'BPF fentry on a hooked function is refused, the hook stays')
+
+
+def ways_to_trace(machine, names):
+    """Name, how to begin, how to end."""
+    words = ' '.join(names)
+    chosen = f'cd {TRACING} && echo {words} > set_ftrace_filter'
+    for name in ('function', 'function_graph'):
+        yield (name, f'{chosen} && echo {name} > current_tracer',
+               f'cd {TRACING} && echo nop > current_tracer')
+    kinds = [('kprobe', 'p', ''), ('kretprobe', 'r', '')]
+    if not machine.kernel.release.startswith('6.1.'):
+        kinds += [('fprobe', 'f', ''), ('fprobe at exit', 'f', '%return')]
+    for name, kind, where in kinds:
+        events = '; '.join(f'echo "{kind}:ours/t{number} {function}{where}" '
+                           '>> dynamic_events'
+                           for number, function in enumerate(names))
+        yield (name,
+               f'cd {TRACING} && {events} && echo 1 > events/ours/enable',
+               f'cd {TRACING} && echo 0 > events/ours/enable && '
+               'echo > dynamic_events')
+
+
+def with_tracer(tap, machine, name, begin, end):
+    agent = machine.agent
+    agent.run(f'echo > {TRACING}/trace')
+    agent.run(begin)
+    before = machine.status()
+    agent.run(f'echo {PAIRS} > {PARAMETERS}/pairs')
+    after = machine.status()
+    traced = int(agent.run(f'grep -v "^#" {TRACING}/trace | '
+                           'grep -c dma_ || true'))
+    agent.run(end)
+    tap.ok(traced >= 6 * PAIRS, f'{name}: sees each call', str(traced))
+    tap.equal([int(after[key]) - int(before[key])
+               for key in ('maps', 'unmaps', 'unknown_unmaps')],
+              [3 * PAIRS, 3 * PAIRS, 0], f'{name}: counts are exact')
+    tap.equal((after['lost'], after['hooks_intact'],
+               machine.status()['hooks_intact']), ('0', '0', '1'),
+              f'{name}: is noticed, and that it has gone')
 
 
 def devices(tap, directory):
@@ -367,6 +466,129 @@ def removal(tap, machine):
               'and all its mappings were counted')
 
 
+def drivers(tap, directory):
+    with Guest(directory, 'net', HOST + REAL_NET,
+               ['dma_track', 'igb', 'igbvf', 'e1000e']) as machine:
+        nothing_pinned(tap, machine, 'e1000e', OTHER, echo)
+        sriov(tap, machine)
+        tap.equal(machine.splats(), '', 'net: the kernel did not complain')
+
+    disks = []
+    for number in range(3):
+        path = os.path.join(directory, f'disk{number}')
+        with open(path, 'wb') as file:
+            file.truncate(32 << 20)
+        disks += ['-blockdev', f'file,node-name=disk{number},filename={path}']
+    with Guest(directory, 'disks', HOST + disks + REAL_DISKS,
+               ['dma_track', 'nvme', 'ahci', 'sd_mod', 'xhci_pci',
+                'usb_storage']) as machine:
+        for driver, address in (('nvme', NVME), ('ahci', AHCI),
+                                ('xhci_hcd', XHCI)):
+            nothing_pinned(tap, machine, driver, address, write_and_read)
+        tap.equal(machine.splats(), '', 'disks: the kernel did not complain')
+
+
+def bound(machine):
+    """Tracked functions and their drivers."""
+    lines = machine.agent.run(
+        f"""cd /sys/bus/pci/devices; while read function state rest; do
+            [ $state != tracked ] ||
+                echo $function $(basename $(readlink $function/driver))
+        done < {FILES}/functions""").splitlines()
+    return [line.split() for line in lines]
+
+
+def pinned(status):
+    """What is left when no driver is."""
+    return {name: status[name] for name in (
+        'lost', 'pinned_streaming', 'pinned_coherent', 'unknown_unmaps',
+        'undirtied', 'saturated')}
+
+
+NOTHING = dict.fromkeys(('lost', 'pinned_streaming', 'pinned_coherent',
+                         'unknown_unmaps', 'undirtied', 'saturated'), '0')
+
+
+def nothing_pinned(tap, machine, driver, address, use):
+    """With a driver alone: use it, and take it away."""
+    for function, other in bound(machine):
+        machine.drive('unbind', function, other)
+    machine.drive('bind', address, driver)
+    tap.equal(machine.function(address)[:2], ['tracked', '-'],
+              f'{driver} is tracked')
+    before = machine.status()
+    use(tap, machine, driver, address)
+    after = machine.status()
+    tap.ok(int(after['maps']) > int(before['maps']) + 50 and
+           int(after['pinned_coherent']) > 0,
+           f'{driver}: its mappings are counted', f'{before} {after}')
+    machine.drive('unbind', address, driver)
+    status = machine.status()
+    tap.equal((pinned(status), status['maps']), (NOTHING, status['unmaps']),
+              f'{driver}: nothing is left pinned, every map was unmapped')
+
+
+def echo(tap, machine, driver, address):
+    """Data there and back, in frames of all sizes."""
+    machine.agent.run(f"""
+        d=$(ls /sys/bus/pci/devices/{address}/net)
+        ip link set $d up && ip addr add 10.0.2.15/24 dev $d""")
+    wait_reachable(machine, '10.0.2.2')
+    good = machine.succeeds("""
+        dd if=/dev/urandom of=/tmp/sent bs=64k count=48 2> /dev/null
+        nc 10.0.2.100 7 < /tmp/sent > /tmp/echoed && cmp /tmp/sent /tmp/echoed
+        """)
+    tap.ok(good, f'{driver}: 3 MiB come back as they were sent')
+
+
+def write_and_read(tap, machine, driver, address):
+    """Data to a disk and back, in requests of all sizes."""
+    find = f"""for d in /sys/block/*; do
+        case $(readlink -f $d) in *{address}*) echo ${{d##*/}};; esac; done"""
+    disk = guest.wait_until(lambda: machine.agent.run(find).strip(),
+                            f'a disk of {driver}', 60)
+    guest.wait_until(lambda: machine.succeeds(f'[ -b /dev/{disk} ]'),
+                     f'/dev/{disk}', 60)
+    good = machine.succeeds(f"""
+        dd if=/dev/urandom of=/tmp/sent bs=64k count=64 2> /dev/null
+        for size in 4 12 64 1024; do
+            dd if=/tmp/sent of=/dev/{disk} bs=${{size}}k oflag=direct \
+                2> /dev/null || exit 1
+            dd if=/dev/{disk} of=/tmp/read bs=${{size}}k iflag=direct \
+                count=$((4096 / size)) 2> /dev/null || exit 1
+            cmp -n $((4096 / size * size * 1024)) /tmp/sent /tmp/read ||
+                exit 1
+        done""")
+    tap.ok(good, f'{driver}: 4 MiB are read as they were written')
+
+
+def sriov(tap, machine):
+    """Both halves of a network card at once; the data goes by the VF."""
+    agent = machine.agent
+    for function, driver in bound(machine):
+        machine.drive('unbind', function, driver)
+    machine.drive('bind', NET, 'igb')
+    pf = f'/sys/bus/pci/devices/{NET}'
+    agent.run(f'ip link set $(ls {pf}/net) up; echo 1 > {pf}/sriov_numvfs')
+    guest.wait_until(lambda: machine.succeeds(
+        f'[ -d /sys/bus/pci/devices/{VF}/net ]'), 'the VF', 60)
+    tap.equal((machine.function()[:2], machine.function(VF)[:2]),
+              (['tracked', '-'], ['tracked', '-']),
+              'igb and igbvf are tracked')
+    before = machine.status()
+    echo(tap, machine, 'igbvf', VF)
+    after = machine.status()
+    tap.ok(int(after['maps']) > int(before['maps']) + 50,
+           'igbvf: its mappings are counted', f'{before} {after}')
+    machine.drive('unbind', VF, 'igbvf')
+    agent.run(f'echo 0 > {pf}/sriov_numvfs')
+    tap.equal(machine.function(VF), None, 'a VF that is gone is forgotten')
+    machine.drive('unbind', NET, 'igb')
+    status = machine.status()
+    tap.equal((pinned(status), status['maps']), (NOTHING, status['unmaps']),
+              'igb and igbvf: nothing is left pinned, every map was unmapped')
+
+
 def restore(tap, directory):
     with Guest(directory, 'restore', HOST + NIC + DISK,
                ['dma_track', 'e1000e', 'nvme']) as machine:
@@ -379,9 +601,9 @@ def restore(tap, directory):
         tap.equal(machine.splats(), '', 'restore: the kernel did not complain')
 
 
-def wait_reachable(machine):
+def wait_reachable(machine, address='10.0.2.2'):
     """The link takes its time, and what is sent before is dropped."""
-    guest.wait_until(lambda: machine.succeeds('ping -c 1 -W 1 10.0.2.2'),
+    guest.wait_until(lambda: machine.succeeds(f'ping -c 1 -W 1 {address}'),
                      'an answer to ping', 60)
 
 
@@ -504,8 +726,8 @@ def dead_disk(tap, machine):
               'and can be bound later')
 
 
-def plug(machine, number):
-    """128 MiB more; the guest brings it online."""
+def plug(machine, number, online=True):
+    """128 MiB more; returns where the guest has it, online or not yet."""
     before = set(machine.agent.run('ls -d /sys/devices/system/memory/memory*')
                  .split())
     machine.qmp.command('object-add', **{
@@ -517,28 +739,124 @@ def plug(machine, number):
         lambda: set(machine.agent.run(
             'ls -d /sys/devices/system/memory/memory*').split()) - before,
         'new memory in the guest', 60)
-    for block in new:
-        machine.agent.run(f'[ $(cat {block}/state) = online ] || '
-                          f'echo online > {block}/state')
+    block, = new
+    if online:
+        guest.wait_until(lambda: machine.agent.run(
+            f'cat {block}/state').strip() == 'online', f'{block} online', 60)
+    return block
+
+
+def sections(machine):
+    """How many are published."""
+    return machine.qmp.command('query-dma-track')['provider']['sections']
 
 
 def memory(tap, directory):
-    with Guest(directory, 'memory', HOST + NIC, ['dma_track', 'e1000e'],
+    with Guest(directory, 'memory', HOST + NIC + VIRTIO_MEM,
+               ['dma_track', 'e1000e', 'virtio_mem'],
                memory=ROOM) as machine:
-        def sections():
-            return machine.qmp.command('query-dma-track')['provider'][
-                'sections']
-
-        before = sections()
+        # So that it can be taken away again.
+        machine.agent.run('echo online_movable > '
+                          '/sys/devices/system/memory/auto_online_blocks')
+        machine.agent.run('insmod /bin/dma_track_test.ko run=0')
+        before = sections(machine)
         plug(machine, 0)
-        tap.equal(sections(), before + 1,
+        tap.equal(sections(machine), before + 1,
                   'a section is published before its memory comes online')
         name = machine.leave_host()
         plug(machine, 1)
         machine.join_host(name)
-        tap.equal((sections(), machine.status()['lost']), (before + 2, '0'),
+        tap.equal((sections(machine), machine.status()['lost']),
+                  (before + 2, '0'),
                   'one that was added without a host, as soon as there is one')
-        tap.equal(machine.splats(), '', 'memory: the kernel did not complain')
+        unplug(tap, machine, before)
+        virtio_mem(tap, machine)
+        silence(tap, machine)
+        tap.equal((machine.status()['lost'], machine.splats()), ('0', ''),
+                  'memory: nothing was lost, the kernel did not complain')
+
+
+def take_away(machine, name):
+    machine.qmp.command('device_del', id=name)
+    machine.qmp.event('DEVICE_DELETED', 60,
+                      lambda data: data.get('device') == name)
+
+
+def unplug(tap, machine, before):
+    qmp = machine.qmp
+    take_away(machine, 'dimm0')
+    tap.equal(sections(machine), before + 1,
+              'a section whose memory is taken away is withdrawn')
+
+    # Slow, so that it does not end by itself.
+    qmp.command('migrate-set-parameters', **{'max-bandwidth': 65536})
+    qmp.command('migrate', uri='exec:cat > /dev/null')
+    qmp.event('MIGRATION', 60, lambda data: data.get('status') == 'active')
+    block = machine.agent.run(
+        'cd /sys/devices/system/memory && ls -d memory* | sort -V | '
+        'tail -n 1').strip()
+    state = f'/sys/devices/system/memory/{block}/state'
+    machine.agent.run(f'echo offline > {state}')
+    tap.equal(sections(machine), before + 1,
+              'not while the host migrates the guest')
+    machine.agent.run(f'echo online_movable > {state}')
+    qmp.command('migrate_cancel')
+    qmp.event('MIGRATION', 60, lambda data: data.get('status') == 'cancelled')
+    guest.wait_until(lambda: machine.status()['phase'] == 'idle',
+                     'the guest to stop logging', 30)
+    take_away(machine, 'dimm1')
+    tap.equal((sections(machine), machine.status()['lost']), (before, '0'),
+              'but after it')
+
+
+def virtio_mem(tap, machine):
+    """Memory that comes and goes as the host wishes."""
+    before = sections(machine)
+
+    def resize(mib):
+        """The guest has the memory before, or just after, it is online."""
+        machine.qmp.command('qom-set', path='/machine/peripheral/vmem0',
+                            property='requested-size', value=mib << 20)
+        guest.wait_until(
+            lambda: machine.qmp.command(
+                'qom-get', path='/machine/peripheral/vmem0',
+                property='size') == mib << 20, f'{mib} MiB', 60)
+        guest.wait_until(
+            lambda: machine.agent.run(
+                'cat /proc/iomem | grep -c "System RAM (virtio_mem)" || true'
+            ).strip() == str(int(mib > 0)) and 'offline' not in
+            machine.agent.run('cat /sys/devices/system/memory/*/state'),
+            f'{mib} MiB online', 60)
+
+    resize(256)
+    tap.equal(sections(machine), before + 2,
+              'sections of virtio-mem are published')
+    resize(0)
+    guest.wait_until(lambda: sections(machine) == before,
+                     'the sections to be withdrawn', 60)
+    tap.ok(True, 'and withdrawn')
+    resize(128)
+    tap.equal(sections(machine), before + 1,
+              'and published again, those whose memory is back')
+    machine.join_host(machine.leave_host())
+    tap.equal(sections(machine), before + 1, 'also to a host that is new')
+    resize(0)
+    guest.wait_until(lambda: sections(machine) == before,
+                     'the sections to be withdrawn', 60)
+
+
+def silence(tap, machine):
+    """A host that does not answer, or refuses, gets no frames it lacks."""
+    before = sections(machine)
+    machine.agent.run(f'echo -110 > {PARAMETERS}/publish')
+    block = plug(machine, 2, online=False)
+    tap.ok(not machine.succeeds(f'echo online_movable > {block}/state') and
+           machine.agent.run(f'cat {block}/state').strip() == 'offline' and
+           sections(machine) == before,
+           'memory that the host does not accept is not brought online')
+    machine.agent.run(f'echo 0 > {PARAMETERS}/publish')
+    machine.agent.run(f'echo online_movable > {block}/state')
+    tap.equal(sections(machine), before + 1, 'until it does')
 
 
 def phases(tap, directory):
@@ -593,8 +911,9 @@ def phases(tap, directory):
 
 
 PARTS = {'api': api, 'bounce': bounce, 'remap': remap, 'behind': behind,
-         'load': load, 'devices': devices,
-         'restore': restore, 'memory': memory, 'phases': phases}
+         'load': load, 'tracers': tracers, 'devices': devices,
+         'drivers': drivers, 'restore': restore, 'memory': memory,
+         'phases': phases}
 
 
 def main():
