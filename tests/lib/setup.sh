@@ -9,6 +9,8 @@
 #   setup.sh kernel       kernel images and headers named in kernels.txt
 #   setup.sh all          the four above
 #   setup.sh lint         what only the lint suite needs
+#   setup.sh model        what only the model suite needs
+#   setup.sh docs         what only the documentation needs
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -27,6 +29,8 @@ build_packages=(gcc g++ make ninja-build bzip2 xz-utils perl python3 python3-ven
 bed_packages=(seabios ipxe-qemu qemu-system-data busybox-static cpio kmod
 	iproute2 dwarves libelf1 e2fsprogs python3-tap)
 lint_packages=(sparse codespell shellcheck reuse python3-flake8)
+model_packages=(spin)
+docs_packages=(python3-sphinx)
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -199,6 +203,10 @@ unpack() {
 step_packages() {
 	install_packages "${build_packages[@]}" "${bed_packages[@]}"
 }
+
+step_model() { install_packages "${model_packages[@]}"; }
+
+step_docs() { install_packages "${docs_packages[@]}"; }
 
 # checkpatch.pl is in no package but the kernel's source.
 step_lint() {
@@ -375,7 +383,8 @@ flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 : >"$log"
 for step in "${@:-all}"; do
 	case $step in
-	packages | backports | qemu | kernel | lint) "step_$step" ;;
+	packages | backports | qemu | kernel | lint | model | docs)
+		"step_$step" ;;
 	all)
 		step_packages
 		step_backports

@@ -37,6 +37,7 @@ SUITES = {
                                      'qemu', 'lint'], 600),
     'abi': (['tests/abi/run.sh'], ['packages', 'backports', 'qemu'], 120),
     'setup': (['tests/lib/setup_test.sh'], ['packages', 'kernel'], 600),
+    'model': (['tests/model/run.py'], ['packages', 'model'], 1200),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 600),
     'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint'], 600),
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
@@ -172,7 +173,8 @@ def set_up(names):
     for name in names:
         steps += [s for s in SUITES[name][1] if s not in steps]
     if 'all' in steps:
-        steps = ['all'] + [s for s in steps if s == 'lint']
+        steps = ['all'] + [s for s in steps
+                           if s in ('lint', 'model', 'docs')]
     return subprocess.call(['tests/lib/setup.sh', *steps], cwd=ROOT) == 0
 
 
