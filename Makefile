@@ -9,8 +9,10 @@ help:
 	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
 	@echo '                     everything up first. RUNS=n repeats the move'
 	@echo 'make test            all test suites; SUITE=a,b only those:'
-	@echo '                     lint abi setup unit build guest qtest emulated nested'
+	@echo '                     lint abi docs setup unit model build guest qtest'
+	@echo '                     conformance emulated nested'
 	@echo 'make test-full       also what is too long for every change'
+	@echo 'make docs            the documentation, in build/docs/index.html'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
 	@echo 'make module          the guest module, for the running kernel or KDIR='
 	@echo 'make refresh TREE=d  host/qemu-patch from a QEMU work tree'
@@ -36,6 +38,11 @@ test-full:
 demo: setup
 	@tests/host/nested/demo.py --runs '$(RUNS)'
 
+docs:
+	@tests/lib/setup.sh docs
+	@tests/docs/build.sh build/docs
+	@echo 'see build/docs/index.html'
+
 module:
 	$(MAKE) -C guest/kernel/dma-track
 
@@ -45,4 +52,4 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full demo module refresh clean
+.PHONY: help setup test test-full demo docs module refresh clean

@@ -36,6 +36,7 @@ SUITES = {
     'lint': (['tests/lint/run.sh'], ['packages', 'backports', 'kernel',
                                      'qemu', 'lint'], 600),
     'abi': (['tests/abi/run.sh'], ['packages', 'backports', 'qemu'], 120),
+    'docs': (['tests/docs/run.sh'], ['packages', 'docs'], 300),
     'setup': (['tests/lib/setup_test.sh'], ['packages', 'kernel'], 600),
     'model': (['tests/model/run.py'], ['packages', 'model'], 1200),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 600),
