@@ -44,11 +44,15 @@ SUITES = {
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],
               1200),
+    'conformance': (['tests/conformance/run.py'], ['all'], 1200),
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
     'nested': (['tests/host/nested/run.py'], ['all'], 3000),
 }
 # Too long for every change; `make test-full` adds them.
-FULL_ONLY: dict = {}
+FULL_ONLY = {
+    'mutants': (['tests/conformance/mutants.py'], ['packages', 'backports'],
+                3600),
+}
 
 
 class Count:

@@ -21,7 +21,8 @@ import paths  # noqa: E402
 import tapwriter  # noqa: E402
 import vm  # noqa: E402
 
-FILES = ('refusal', 'moves', 'stock_edu', 'fence', 'survival', 'replug')
+FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
+         'replug')
 
 
 def all_tests():

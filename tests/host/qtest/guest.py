@@ -266,6 +266,8 @@ class DmaTrack:
         self.seen = None
         self.used = 0
         self.outstanding = False
+        # Features of the device, bits 0 to 31, that the driver accepts.
+        self.accept = 1
         # Says when an answer need not be waited for any more.
         self.give_up = lambda: False
         self._find_registers()
@@ -325,7 +327,7 @@ class DmaTrack:
         qemu.poke(self.common + 0x00, 0, 'l')
         self.features = qemu.peek(self.common + 0x04, 'l')
         qemu.poke(self.common + 0x08, 0, 'l')
-        qemu.poke(self.common + 0x0c, self.features & 1, 'l')
+        qemu.poke(self.common + 0x0c, self.features & self.accept, 'l')
         qemu.poke(self.common + 0x08, 1, 'l')
         qemu.poke(self.common + 0x0c, features, 'l')
         qemu.poke(self.common + 0x14, 1 | 2 | 8, 'b')

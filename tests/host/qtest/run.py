@@ -1493,6 +1493,118 @@ def test_hostile_stream(bench):
                     'sequence numbers of any value are loaded')
 
 
+# --- What the protocol says besides ------------------------------------------
+
+def test_driver_without_sync_dirty(bench):
+    qemu = bench.qemu('plain', *EDU, *track())
+    driver = bench.driver(qemu)
+    driver.accept = 0
+    driver.become_ready()
+    qemu.poke(driver.common + 0x08, 0, 'l')
+    bench.tap.equal(qemu.peek(driver.common + 0x0c, 'l'), 0,
+                    'a driver accepts no feature of the device')
+    bench.tap.equal((driver.ack(driver.read_config()[1]),
+                     qemu.dma_track()['provider']['ready']), (g.OK, True),
+                    'and the device works')
+
+
+def test_bytes_behind_a_payload(bench):
+    """They may mean something one day."""
+    _, _, driver = bench.guest()
+    seq = struct.pack('<II', driver.read_config()[1], 0)
+    for more in (1, 8, 200):
+        bench.tap.equal(driver.request(g.ACK, seq + b'\xff' * more), g.OK,
+                        '%d bytes behind a payload are ignored' % more)
+
+
+def test_requests_of_a_stopped_guest(bench):
+    """Nothing is written to memory that the last pass may have sent."""
+    qemu, _, driver = bench.guest()
+    qemu.command('stop')
+    driver.send(struct.pack('<HHIII', g.ACK, 0, 1, driver.read_config()[1], 0))
+    # The main loop works all along: it answers this.
+    for _ in range(50):
+        qemu.dma_track()
+    bench.tap.ok(not driver.answered(),
+                 'a request is not answered while the vCPUs are stopped')
+    qemu.command('cont')
+    bench.tap.equal(driver.answer(), g.OK, 'but when they run')
+
+
+def test_reset_forgets(bench):
+    qemu, _, driver = bench.guest()
+    bench.tap.equal(qemu.dma_track()['provider']['sections'], 2,
+                    'sections are published')
+    driver.reset()
+    info = qemu.dma_track()['provider']
+    bench.tap.equal((info['ready'], info['sections']), (False, 0),
+                    'a reset makes the device forget them')
+    driver.start()
+    driver.setup()
+    bench.tap.equal(driver.withdraw(0), g.E_NO_SECTION,
+                    'they are not published when it is set up again')
+    bench.tap.equal(driver.publish((0, g.PLANES, g.PLANES + g.FRAME)), g.OK,
+                    'and their pages can be used again')
+
+
+def test_shared_pages_are_only_read(bench):
+    qemu, _, driver = bench.guest()
+    dst, uri = bench.destination()
+    driver.pin(TARGET, RUN)
+    driver.pin(TARGET + RUN, RUN, coherent=True)
+    qemu.write(g.STATUS_PAGE + 1024, b'\x5a' * 1024)
+
+    def shared():
+        return (qemu.read(g.STATUS_PAGE, g.FRAME),
+                qemu.read(g.PLANES, 4 * g.FRAME))
+    before = shared()
+    qemu.command('migrate', uri=uri)
+    bench.tap.equal(finish(qemu, driver), 'completed', 'a guest moves')
+    bench.tap.ok(shared() == before,
+                 'nothing was written to its planes and status page')
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+
+
+def test_more_functions_than_the_list_holds(bench):
+    args = []
+    for i in range(34):
+        args += ['-device', 'edu,id=e%d,addr=%x.%d,multifunction=on,'
+                 'x-untracked-dma=on' % (i, 8 + i // 8, i % 8)]
+    qemu = bench.qemu('many', *args, *track())
+    driver = bench.driver(qemu)
+    driver.become_ready()
+    functions = driver.read_functions()
+    bench.tap.equal([sbdf for sbdf, _ in functions],
+                    [(8 << 3) + i for i in range(32)],
+                    'of 34 functions 32 are listed')
+    for index, (sbdf, _) in enumerate(functions):
+        driver.say(index, sbdf, g.TRACKED)
+    info = qemu.dma_track()
+    bench.tap.equal([one['id'] for one in info['functions']
+                     if not one['tracked']], ['e32', 'e33'],
+                    'the others are untracked')
+
+
+def test_untracked_before_the_first_byte(bench):
+    """The first look comes before RAM: also at what nobody told of."""
+    qemu, _, driver = bench.guest(',ack-timeout-ms=60000')
+    _, uri = bench.destination()
+    qemu.command('migrate', uri=uri)
+    wait_for('phase LOGGING', lambda: driver.read_config()[0] == g.LOGGING)
+    bench.tap.ok(not qemu.command('query-migrate').get('ram', {})
+                 .get('normal', 0),
+                 'no RAM is sent before the acknowledgement')
+    driver.say(0, EDU_SBDF, g.UNTRACKED, g.BEHIND_API)
+    driver.ack(driver.read_config()[1])
+    bench.tap.equal(finish(qemu), 'failed',
+                    'a function that is untracked at the first look fails '
+                    'the migration')
+    ram = qemu.command('query-migrate').get('ram', {})
+    bench.tap.equal((ram.get('normal', 0), 'became untracked' in qemu.error()),
+                    (0, True), 'before a page was sent')
+
+
 TESTS = [value for name, value in list(globals().items())
          if name.startswith('test_')]
 

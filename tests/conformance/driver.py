@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the protocol wants of a driver, seen from the host.
+
+The driver is the module in a booted guest; QEMU's trace of its requests is the
+witness. What can be seen from inside the guest is in tests/guest/vm.
+"""
+
+import os
+import re
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, '..', 'guest', 'vm'))
+
+# pylint: disable=wrong-import-position
+import run as vmtest  # noqa: E402
+
+EVENTS = ('virtio_dma_track_setup', 'virtio_dma_track_publish',
+          'virtio_dma_track_function', 'virtio_dma_track_ack',
+          'virtio_dma_track_alive', 'virtio_dma_track_notify')
+UNTRACKED = 3
+TIMES = 20
+
+
+class Guest(vmtest.Guest):
+    """A guest whose requests are recorded."""
+
+    def arguments(self):
+        words = super().arguments()
+        for event in EVENTS:
+            words += ['-trace', event]
+        return words + ['-D', self.path('trace')]
+
+    def requests(self):
+        """Each event: its name and the rest of the line."""
+        with open(self.path('trace'), encoding='utf-8') as file:
+            lines = file.read().split('\n')
+        return [found.groups() for found in
+                (re.search(r'virtio_dma_track_(\w+) (.*)', line)
+                 for line in lines) if found]
+
+
+def untracked_times(tap, machine):
+    """virtio-pci is bound and unbound: each time the host has to see it."""
+    def untracked():
+        return [rest for name, rest in machine.requests()
+                if name == 'function' and f' state {UNTRACKED} ' in rest]
+
+    other = vmtest.OTHER
+    machine.drive('unbind', other, 'virtio-pci')
+    before = len(untracked())
+    path = '/sys/bus/pci/drivers/virtio-pci'
+    machine.agent.run(f'for i in $(seq {TIMES}); do echo {other} > '
+                      f'{path}/bind; echo {other} > {path}/unbind; done', 180)
+    tap.equal(len(untracked()) - before, TIMES,
+              'no untracked time ends before the host has looked')
+
+
+def first_requests(tap, machine):
+    names = [name for name, _ in machine.requests()]
+    tap.equal(names[:2], ['setup', 'publish'],
+              'SETUP is the first request, then sections are published')
+
+
+def pinned_before_publishing(tap, machine):
+    """Planes tell of mappings that are older than the connection."""
+    agent, qmp = machine.agent, machine.qmp
+    name = machine.leave_host()
+    agent.run('ip link set eth0 up')
+    status = machine.status()
+    pinned = int(status['pinned_streaming']) + int(status['pinned_coherent'])
+    machine.join_host(name)
+    qmp.command('migrate-set-parameters', **{'max-bandwidth': 1 << 30,
+                                             'downtime-limit': 5000})
+    qmp.command('migrate', uri='exec:cat > /dev/null')
+    end = qmp.event('MIGRATION', 120, lambda data: data.get('status') in
+                    ('completed', 'failed'))
+    last = qmp.command('query-dma-track').get('last-migration', {})
+    tap.ok(end and pinned and last.get('pinned-frames', 0) >= 0.9 * pinned,
+           'what was pinned before sections were published is pinned in them',
+           f'{pinned}, {last}')
+
+
+def echoes(tap, machine):
+    """After a migration: each notice was answered by its own numbers."""
+    acks = [re.findall(r'\d+', rest) for name, rest in machine.requests()
+            if name == 'ack']
+    alive = [re.findall(r'\d+', rest) for name, rest in machine.requests()
+             if name == 'alive']
+    tap.ok(acks and alive and acks[-1][0] == acks[-1][1]
+           and alive[-1][0] == alive[-1][1] and alive[-1][2] == alive[-1][3],
+           'the driver echoes the current sequence numbers',
+           f'{acks[-1:]} {alive[-1:]}')
+
+
+def run(tap, kernel):
+    """All of it, in one guest."""
+    vmtest.Guest.UNDER_TEST = kernel
+    Guest.UNDER_TEST = kernel
+    directory = vmtest.paths.scratch('conformance')
+    with Guest(directory, 'driver',
+               vmtest.HOST + vmtest.NIC + vmtest.VIRTIO,
+               ['dma_track', 'e1000e']) as machine:
+        for test in (first_requests, untracked_times,
+                     pinned_before_publishing, echoes):
+            tap.run(test, tap, machine)

@@ -1,0 +1,206 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Suite conformance: each requirement of the protocol has a test. Prints TAP.
+
+    run.py [--list] [--qemu BINARY]
+
+tests.csv names tests for each requirement of Documentation/protocol.rst:
+
+qtest    a test of tests/host/qtest, and what it says, or all that it says
+driver   a test of driver.py here: the driver seen from the host
+guest    a part of tests/guest/vm, and a fact of it
+unit     a function of tests/guest/unit
+model    a model, and its mutant that breaks the rule
+nested   a test of tests/host/nested, and a fact of it
+
+The first two are run here, once, and what they say decides. Of the others it is
+checked that they are there; they are run by the suites that have their names.
+--list prints each requirement with its tests.
+"""
+
+import argparse
+import ast
+import csv
+import os
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, '..', 'lib'),
+                os.path.join(HERE, '..', '..', 'Documentation')]
+
+# pylint: disable=wrong-import-position
+import contract            # noqa: E402
+import paths               # noqa: E402
+from tapwriter import Tap  # noqa: E402
+
+QTEST = 'tests/host/qtest/run.py'
+RUN_HERE = ('qtest', 'driver')
+SECONDS = 900
+
+
+def read(path):
+    with open(os.path.join(paths.ROOT, path), encoding='utf-8') as file:
+        return file.read()
+
+
+def table():
+    with open(os.path.join(HERE, 'tests.csv'), encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+# --- Is the test there? ------------------------------------------------------
+
+def phrases(node):
+    """All that a piece of Python can say; a value filled in is a NUL."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.JoinedStr):
+            yield ''.join(piece.value if isinstance(piece, ast.Constant)
+                          else '\0' for piece in part.values)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+
+
+def says(path, test, fact):
+    """Has the file such a function, or such a class, and says it that?
+
+    With a test's name of None: anywhere.
+    """
+    tree = ast.parse(read(path))
+    within = [node for node in tree.body
+              if getattr(node, 'name', None) == test] if test else [tree]
+    return bool(within) and (not fact or any(
+        fact in phrase for node in within for phrase in phrases(node)))
+
+
+def exists(entry):
+    suite, test, fact = entry['suite'], entry['test'], entry['fact']
+    if suite == 'qtest':
+        # What it says is checked when it is run.
+        return says(QTEST, 'test_' + test, '')
+    if suite == 'driver':
+        return says('tests/conformance/driver.py', test, fact)
+    if suite == 'guest':
+        path = 'tests/guest/vm/run.py'
+        return says(path, test, '') and says(path, None, fact)
+    if suite == 'unit':
+        return re.search(rf'^static void {test}\(', read(
+            'tests/guest/unit/table_test.c'), re.M) is not None
+    if suite == 'model':
+        return re.search(rf'^{test},{fact},', read(
+            'Documentation/model/mutants.csv'), re.M) is not None
+    if suite == 'nested':
+        file, function = test.split('.')
+        return says(f'tests/host/nested/{file}.py', function, fact)
+    return False
+
+
+def check_table(tap, requirements, entries):
+    must = {number for number, text in requirements.items()
+            if 'MUST' in text}
+    named = {entry['requirement'] for entry in entries}
+    tap.equal(sorted(must - named), [], 'each MUST has a test')
+    tap.equal(sorted(named - set(requirements)), [],
+              'each test is of a requirement')
+    tap.equal([entry for entry in entries if not exists(entry)], [],
+              'each test is there')
+    tap.ok(not exists({'suite': 'guest', 'test': 'phases',
+                       'fact': 'no such fact'}) and
+           not exists({'suite': 'qtest', 'test': 'nothing', 'fact': ''}) and
+           not exists({'suite': 'model', 'test': 'gate', 'fact': '99'}),
+           'and one that is not there is missed')
+    numbers = list(requirements)
+    tap.ok(len(numbers) == len(set(numbers)) == len(re.findall(
+        r'^\.\. req:: ', read('Documentation/protocol.rst'), re.M)),
+        'each requirement has a number of its own')
+
+
+# --- What do they say? -------------------------------------------------------
+
+def run_qtest(tests, qemu):
+    """Test: [(ok, what it says)]."""
+    command = [os.path.join(paths.ROOT, QTEST)]
+    command += ['--qemu', qemu] if qemu else []
+    output = subprocess.run(command + sorted(tests), capture_output=True,
+                            text=True, timeout=SECONDS, check=False).stdout
+    found, test = {}, None
+    for line in output.split('\n'):
+        begins = re.match(r'# \[.*\] test_(\w+)$', line)
+        result = re.match(r'(not )?ok \d+ - (.*)', line)
+        if begins:
+            test = begins[1]
+        elif result:
+            found.setdefault(test, []).append((not result[1], result[2]))
+    return found, output
+
+
+def said_of(entry, found):
+    """What its test said that counts for it: [(ok, what it says)]."""
+    return [one for one in found.get(entry['test'], [])
+            if entry['fact'] in one[1] and '# SKIP' not in one[1]]
+
+
+def holds(entry, found):
+    said = said_of(entry, found)
+    return bool(said) and all(ok for ok, _ in said)
+
+
+def judge(tap, requirements, entries, found):
+    """A line for each requirement and each test that was run for it."""
+    for entry in entries:
+        if entry['suite'] != 'qtest':
+            continue
+        number = entry['requirement']
+        tap.ok(holds(entry, found),
+               f'{number}: qtest {entry["test"]}: '
+               f'{entry["fact"] or "all that it says"}',
+               requirements[number] + '\n' + '\n'.join(
+                   ('ok: ' if ok else 'not ok: ') + fact
+                   for ok, fact in said_of(entry, found)))
+
+
+def run_driver(tap, entries):
+    # pylint: disable-next=import-outside-toplevel
+    import driver
+    numbers = sorted({entry['requirement'] for entry in entries
+                      if entry['suite'] == 'driver'})
+    kernel = paths.Kernel(next(name for name, _ in paths.kernels()
+                               if name.startswith('6.12')))
+    tap.label = f' [{" ".join(numbers)}]'
+    driver.run(tap, kernel)
+    tap.label = ''
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('--list', action='store_true')
+    parser.add_argument('--qemu', help='qemu-system-x86_64 with our series')
+    arguments = parser.parse_args()
+    requirements, entries = contract.requirements(), table()
+    if arguments.list:
+        for number, text in requirements.items():
+            print(f'{number}: {text}')
+            for entry in entries:
+                if entry['requirement'] == number:
+                    print(f'    {entry["suite"]} {entry["test"]}: '
+                          f'{entry["fact"] or "all"}')
+        return 0
+    tap = Tap()
+    check_table(tap, requirements, entries)
+    tests = {entry['test'] for entry in entries if entry['suite'] == 'qtest'}
+    tap.progress(f'{len(tests)} tests of the device')
+    found, output = run_qtest(tests, arguments.qemu)
+    if not found:
+        tap.note(output)
+    judge(tap, requirements, entries, found)
+    tap.progress('the driver')
+    tap.run(run_driver, tap, entries)
+    return tap.done()
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except paths.Missing as error:
+        paths.explain(error)
