@@ -67,7 +67,7 @@ class Qemu:
     """One emulator. Its vCPU never runs; the test is the guest."""
 
     def __init__(self, binary, folder, name, args, machine='q35',
-                 memory='256'):
+                 memory='256', fds=()):
         self.name = name
         self.events = []
         self._input = b''
@@ -84,7 +84,7 @@ class Qemu:
             command += ['-L', place]
         self.process = subprocess.Popen(
             command + args, stdout=self.log, stderr=self.log,
-            pass_fds=(qmp_fd.fileno(), qtest_fd.fileno()))
+            pass_fds=(qmp_fd.fileno(), qtest_fd.fileno(), *fds))
         qmp_fd.close()
         qtest_fd.close()
         self._qmp = qmp

@@ -24,6 +24,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, '..', '..', 'lib')]
 import guest as g                                       # noqa: E402
 from guest import DmaTrack, Edu, Failed, Qemu, QmpError, wait_for  # noqa: E402
 import paths                                            # noqa: E402
+import quiesce                                          # noqa: E402
 from tapwriter import Tap                               # noqa: E402
 
 MIB = 1 << 20
@@ -1606,7 +1607,7 @@ def test_untracked_before_the_first_byte(bench):
 
 
 TESTS = [value for name, value in list(globals().items())
-         if name.startswith('test_')]
+         if name.startswith('test_')] + quiesce.TESTS
 
 
 def main():
