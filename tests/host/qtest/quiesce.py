@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 
-from guest import Failed, FRAME, QmpError, wait_for
+from guest import Failed, FRAME, wait_for
 
 SLOT = 7
 DEVFN = SLOT << 3
@@ -35,8 +35,11 @@ class Function:
     def __init__(self, qemu, devfn):
         self.qemu = qemu
         self.base = ECAM | devfn << 12
-        qemu.config_write(0, 0x60, ECAM | 1, 'l')
+        self.enable_ecam()
         self.cap = self.find(0x23)
+
+    def enable_ecam(self):
+        self.qemu.config_write(0, 0x60, ECAM | 1, 'l')
 
     def read(self, offset, width):
         return self.qemu.peek(self.base + offset, width)
@@ -70,8 +73,17 @@ class Function:
         self.write(0x04, 0x6, 'w')
 
     def reset(self):
-        """A function level reset."""
-        self.write(self.find_standard(0x10) + 8, 1 << 15, 'w')
+        """A function level reset; of the machine if there is none."""
+        express = self.find_standard(0x10)
+        if self.read(express + 4, 'l') & 1 << 28:
+            self.write(express + 8, 1 << 15, 'w')
+            return
+        self.qemu.command('system_reset')
+        wait_for('reset of the machine', lambda: self.qemu.command(
+            'query-status') and any(event['event'] == 'RESET'
+                                    for event in self.qemu.events))
+        self.qemu.events.clear()
+        self.enable_ecam()
 
     def use_msix(self, table):
         """Let each vector write to a frame of memory."""
@@ -205,8 +217,8 @@ def check_registers(bench, name, function):
     function.command(FLUSH)
     function.reset()
     equal((function.state(), function.read(cap + GENERATION, 'l')),
-          (RUNNING, 0), name + ': a function level reset leads to RUNNING and '
-          'leaves GENERATION 0')
+          (RUNNING, 0),
+          name + ': a reset leads to RUNNING and leaves GENERATION 0')
 
 
 def test_quiesce_registers_of_dma_test(bench):
@@ -358,6 +370,453 @@ def test_quiesce_that_fails(bench):
     equal(device.completions(), 8, 'x-flush=error: the function goes on')
     device.reset()
     equal(device.state(), RUNNING, 'a reset leads out of ERROR')
+
+
+# --- Migration --------------------------------------------------------------
+
+UNTRACKED = ',x-untracked-dma=on'
+
+
+def move(bench, source, *args):
+    """Migrate; returns the destination, or None and the source's error."""
+    path = os.path.join(bench.folder, 'quiesce-migration')
+    if os.path.exists(path):
+        os.unlink(path)
+    there = bench.qemu('destination', *args, '-incoming', 'unix:' + path)
+    source.command('migrate', uri='unix:' + path)
+    wait_for('end of the migration',
+             lambda: source.status() in ('completed', 'failed'))
+    if source.status() == 'failed':
+        return None
+    wait_for('end of the load', lambda: there.status() == 'completed' or
+             there.command('query-status')['status'] != 'inmigrate')
+    return there
+
+
+def state_of(qemu):
+    return qemu.command('qom-get', path='/machine/peripheral/dev',
+                        property='dma-quiesce-state')
+
+
+def registers(qemu):
+    """Transfers fetched, completed, and on their way."""
+    return tuple(qemu.peek(BAR + offset, 'l') for offset in (0x20, 0x34, 0x3c))
+
+
+def finish_transfers(qemu):
+    for _ in range(8):
+        qemu.advance(12)
+
+
+def test_quiesce_by_migration(bench):
+    """A function that QEMU flushes, with transfers issued and queued.
+
+    Memory is not looked at: the dirty log knows nothing of what it writes.
+    """
+    equal = bench.tap.equal
+    for is_paused in (False, True):
+        name = 'a paused VM' if is_paused else 'a VM that runs'
+        args = dma_test(untracked=UNTRACKED)
+        source = bench.qemu('source', *args)
+        device = DmaTest(source)
+        device.start()
+        device.queue(16, delay_ms=10)
+        source.advance(1)
+        equal(registers(source), (4, 0, 4), name + ': four of 16 are issued')
+        if is_paused:
+            source.command('stop')
+        there = move(bench, source, *args)
+        equal((state_of(source), registers(source)), ('quiesced', (4, 4, 0)),
+              name + ': on the source they have landed, and no more')
+        if is_paused:
+            equal((state_of(there), registers(there)),
+                  ('quiesced', (4, 4, 0)),
+                  name + ': on the destination nothing has begun')
+            there.command('cont')
+        wait_for('the VM runs', lambda there=there: there.command(
+            'query-status')['running'])
+        finish_transfers(there)
+        equal((state_of(there), registers(there)), ('running', (16, 16, 0)),
+              name + ': on the destination the other twelve are done, once')
+        bench.clear()
+
+
+def test_quiesce_of_a_guest_moves(bench):
+    """Its own host has flushed it, and did not write RESUME."""
+    equal = bench.tap.equal
+    for untracked in ('', UNTRACKED):
+        args = dma_test(untracked=untracked)
+        source = bench.qemu('source', *args)
+        device = DmaTest(source)
+        device.start()
+        device.command(FLUSH)
+        device.queue(4)
+        there = move(bench, source, *args)
+        wait_for('the VM runs', lambda there=there: there.command(
+            'query-status')['running'])
+        moved = DmaTest(there)
+        there.advance(10)
+        equal((moved.state(), moved.fetched()), (QUIESCED, 0),
+              'flushed by its host, it stays so%s'
+              % (' (x-untracked-dma)' if untracked else ''))
+        moved.command(RESUME)
+        there.advance(10)
+        equal((moved.state(), moved.fetched()), (RUNNING, 4),
+              'and goes on after RESUME')
+        bench.clear()
+
+
+def test_quiesce_fails_a_migration(bench):
+    equal = bench.tap.equal
+    for how, state, after in (('never', 'flushing', 'running'),
+                              ('error', 'error', 'error')):
+        args = dma_test(',dma-quiesce=on,x-flush=' + how, UNTRACKED)
+        source = bench.qemu('source', *args)
+        device = DmaTest(source)
+        device.start()
+        device.queue(16, delay_ms=10)
+        source.advance(1)
+        equal(move(bench, source, *args), None,
+              'x-flush=%s: the migration fails' % how)
+        error = source.error()
+        bench.tap.ok('dev' in error and state in error,
+                     'x-flush=%s: it is told why' % how, error)
+        wait_for('the VM runs', lambda source=source: source.command(
+            'query-status')['running'])
+        finish_transfers(source)
+        equal((state_of(source), registers(source), device.completions()),
+              (after, (16, 16, 0), 16),
+              'x-flush=%s: the source goes on, all transfers are done' % how)
+        bench.clear()
+
+
+def test_quiesce_needs_the_same_on_both_sides(bench):
+    source = bench.qemu('source', *dma_test())
+    try:
+        move(bench, source, *dma_test(''))
+    except Failed as error:
+        bench.tap.ok('Bad config data' in str(error),
+                     'a destination without the capability is refused', error)
+    else:
+        bench.tap.ok(False, 'a destination without the capability is refused')
+
+
+# --- Network devices --------------------------------------------------------
+
+class Wire:
+    """The other end of a network device; see hw/misc/dma-test-wire.c."""
+
+    def __init__(self):
+        self.mine, self.theirs = socket.socketpair(socket.AF_UNIX,
+                                                   socket.SOCK_SEQPACKET)
+        self.mine.setblocking(False)
+        self.fds = (self.theirs.fileno(),)
+
+    def arguments(self):
+        return ['-device', 'dma-test-wire,id=wire,netdev-id=net0,fd=%d'
+                % self.fds]
+
+    def send(self, target, number):
+        self.mine.send(frame(target, number))
+
+    def is_empty(self):
+        """Has the device taken all?"""
+        try:
+            return not self.theirs.recv(1, socket.MSG_PEEK |
+                                        socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+
+    def sent(self):
+        """The numbers of the packets that the device has sent."""
+        found = []
+        while True:
+            try:
+                found.append(number_in(self.mine.recv(4096)))
+            except BlockingIOError:
+                return found
+
+
+def frame(target, number):
+    """To the device with that number; of no protocol that it looks into."""
+    return bytes((2, 0, 0, 0, 0, target)) + bytes((2, 0, 0, 0, 1, 0)) + \
+        b'\x88\xb5' + struct.pack('<I', number) + bytes(82)
+
+
+def number_in(data):
+    return struct.unpack_from('<I', data, 14)[0]
+
+
+class Rings:
+    """A receive and a transmit ring of an Intel device, and their driver.
+
+    With advanced descriptors as igb has them, or e1000e's legacy ones.
+    """
+
+    ENTRIES = 64
+
+    def __init__(self, qemu, receive, transmit, memory, advanced):
+        self.qemu = qemu
+        self.receive, self.transmit = receive, transmit
+        self.rx_ring, self.tx_ring = memory, memory + FRAME
+        self.rx_data = memory + 2 * FRAME
+        self.tx_data = self.rx_data + 2048 * self.ENTRIES
+        self.advanced = advanced
+        self.queued = 0
+        qemu.fill(memory, 2 * FRAME, 0)
+        for base, ring in ((receive, self.rx_ring), (transmit, self.tx_ring)):
+            for offset, value in ((0, ring), (4, 0), (8, 16 * self.ENTRIES),
+                                  (0x10, 0), (0x18, 0), (0x28, 1 << 25)):
+                qemu.poke(base + offset, value, 'l')
+        if advanced:
+            # Buffers of 2 KiB, one for each packet.
+            qemu.poke(receive + 0x0c, 2 | 1 << 25, 'l')
+
+    def post(self):
+        """Give the device all buffers but one: a full ring is an empty one."""
+        for index in range(self.ENTRIES - 1):
+            self.qemu.write(self.rx_ring + 16 * index,
+                            struct.pack('<QQ', self.rx_data + 2048 * index, 0))
+        self.qemu.poke(self.receive + 0x18, self.ENTRIES - 1, 'l')
+
+    def received(self):
+        """The numbers of the packets in the buffers."""
+        found = []
+        for index in range(self.ENTRIES):
+            status = self.qemu.read(self.rx_ring + 16 * index +
+                                    (8 if self.advanced else 12), 1)[0]
+            if status & 1:
+                found.append(number_in(self.qemu.read(
+                    self.rx_data + 2048 * index, 18)))
+        return found
+
+    def send(self, number):
+        """Queue a packet, and ring the doorbell."""
+        data = frame(0xff, number)
+        self.qemu.write(self.tx_data + 2048 * self.queued, data)
+        if self.advanced:
+            words = (0x2b300000 | len(data), len(data) << 14)
+        else:
+            words = (0x0b000000 | len(data), 0)
+        self.qemu.write(self.tx_ring + 16 * self.queued, struct.pack(
+            '<QII', self.tx_data + 2048 * self.queued, *words))
+        self.queued += 1
+        self.qemu.poke(self.transmit + 0x18, self.queued, 'l')
+
+    def done(self):
+        """How many of those queued were written back."""
+        return sum(self.qemu.read(self.tx_ring + 16 * index + 12, 1)[0] & 1
+                   for index in range(self.queued))
+
+
+class E1000e(Function):
+    """Its driver. Its vector 0 tells of packets received, 1 of those sent."""
+
+    def __init__(self, qemu):
+        super().__init__(qemu, DEVFN)
+
+    def start(self):
+        self.write(0x10, BAR, 'l')
+        self.write(0x1c, MSIX_BAR, 'l')
+        self.master()
+        self.set(0x0000, 1 << 26 | 1 << 6)
+        self.use_msix(MSIX_BAR)
+        # Vectors, and causes that are cleared by their message but stay
+        # enabled.
+        self.set(0x0018, 1 << 27)
+        self.set(0x00e4, 0x000a0908)
+        self.set(0x00dc, 0x01f00000)
+        rings = Rings(self.qemu, BAR + 0x2800, BAR + 0x3800, RINGS, False)
+        # The transmitter; all packets, without checksum; all interrupts.
+        self.set(0x0400, 2)
+        self.set(0x0100, 2 | 3 << 3 | 1 << 26)
+        self.set(0x00d0, 0xffffffff)
+        rings.post()
+        self.messages()
+        return rings
+
+    def set(self, offset, value):
+        self.qemu.poke(BAR + offset, value, 'l')
+
+
+class Igb(Function):
+    """The driver of the physical function, which sets up all rings."""
+
+    PF_POOL = 7
+
+    def __init__(self, qemu):
+        super().__init__(qemu, DEVFN)
+
+    def start(self):
+        """Two virtual functions, whose ring is that of their pool."""
+        sriov = self.find(0x10)
+        self.write(0x10, BAR, 'l')
+        self.master()
+        self.set(0x0000, 1 << 26 | 1 << 6)
+        # Auto-negotiation, which takes its time.
+        self.set(0x0020, 0x1200 | 1 << 21 | 1 << 26)
+        self.qemu.advance(900)
+        self.write(sriov + 0x24, VF_BAR, 'l')
+        self.write(sriov + 0x30, VF_MSIX_BAR, 'l')
+        self.write(sriov + 0x10, 2, 'w')
+        self.write(sriov + 0x08, 0x9, 'w')
+        # VMDq; pools that may receive and send, each with its address.
+        self.set(0x5818, 3)
+        for offset in (0x0c8c, 0x0c90):
+            self.set(offset, 1 << self.PF_POOL | 3)
+        for index, pool in enumerate((0, 1, self.PF_POOL)):
+            self.set(0x5400 + 8 * index, 2)
+            self.set(0x5404 + 8 * index,
+                     1 << 31 | 1 << 18 + pool | pool << 8)
+        # Messages of virtual functions, cleared when sent, throttled.
+        self.set(0x1514, 0x10)
+        self.set(0x152c, 1 << 22)
+        self.set(0x1524, 1 << 22)
+        self.set(0x1680 + 4 * 22, 0x7ffe)
+        self.set(0x0400, 2)
+        self.set(0x0100, 2)
+        rings = Rings(self.qemu, BAR + 0xc000 + 0x40 * self.PF_POOL,
+                      BAR + 0xe000 + 0x40 * self.PF_POOL,
+                      RINGS + 0x100000, True)
+        rings.post()
+        return rings
+
+    def set(self, offset, value):
+        self.qemu.poke(BAR + offset, value, 'l')
+
+
+class Igbvf(Function):
+    """The driver of a virtual function. Its vector 0 tells of everything."""
+
+    def __init__(self, qemu, index):
+        super().__init__(qemu, DEVFN + 0x80 + 2 * index)
+        self.index = index
+
+    def start(self):
+        base = VF_BAR + 0x4000 * self.index
+        self.master()
+        if not self.index:
+            self.use_msix(VF_MSIX_BAR)
+            self.qemu.poke(base + 0x1700, 0x8080, 'l')
+        rings = Rings(self.qemu, base + 0x2800, base + 0x3800,
+                      RINGS + 0x200000 + 0x100000 * self.index, True)
+        rings.post()
+        return rings
+
+
+def start_network_device(bench, device, **machine):
+    wire = Wire()
+    qemu = bench.qemu('plain', *wire.arguments(), '-device',
+                      '%s,id=dev,netdev=net0,addr=%d,mac=02:00:00:00:00:09'
+                      % (device, SLOT), fds=wire.fds, **machine)
+    return wire, qemu
+
+
+def delivered(qemu, number):
+    """Wait until the device has taken so many packets off the wire."""
+    wait_for('%d packets off the wire' % number, lambda: qemu.command(
+        'qom-get', path='/machine/peripheral/wire',
+        property='delivered') >= number)
+
+
+def look_again(qemu):
+    """Let the main loop do what there is to do."""
+    for _ in range(3):
+        qemu.command('query-status')
+
+
+def check_network_function(bench, name, qemu, wire, function, rings, keeps):
+    """What e1000e and igbvf have in common. Packets go to address 0.
+
+    keeps: the function, not the wire, keeps packets.
+    """
+    equal = bench.tap.equal
+    base = qemu.command('qom-get', path='/machine/peripheral/wire',
+                        property='delivered')
+    wire.send(0, 1)
+    wait_for('a packet', lambda: rings.received() == [1])
+    equal(function.messages(), [0], name + ': a packet and its interrupt')
+    wire.send(0, 2)
+    wait_for('a packet', lambda: rings.received() == [1, 2])
+    equal(function.messages(), [], name + ': the next interrupt is throttled')
+    function.command(FLUSH)
+    equal((function.state(), function.messages()), (QUIESCED, [0]),
+          name + ': QUIESCED, and the interrupt was sent before')
+
+    rings.send(10)
+    wire.send(0, 3)
+    wire.send(0, 4)
+    if keeps:
+        delivered(qemu, base + 4)
+    look_again(qemu)
+    equal((rings.received(), rings.done(), wire.sent(), function.messages()),
+          ([1, 2], 0, [], []),
+          name + ': nothing is received, sent or written back while QUIESCED')
+    equal(wire.is_empty(), keeps, '%s: the %s has what came'
+          % (name, 'function' if keeps else 'wire'))
+    qemu.advance(1000)
+    equal((function.state(), rings.received(), function.messages()),
+          (QUIESCED, [1, 2], []), name + ': nor does time change that')
+    function.command(RESUME)
+    wait_for('packets', lambda: len(rings.received()) >= 4)
+    equal((function.state(), rings.received(), rings.done(), wire.sent()),
+          (RUNNING, [1, 2, 3, 4], 1, [10]),
+          name + ': RESUME: all come, and go, in order and once')
+    equal(0 in function.messages(), True, name + ': with an interrupt')
+
+    function.command(FLUSH)
+    wire.send(0, 5)
+    if keeps:
+        delivered(qemu, base + 5)
+        function.reset()
+        look_again(qemu)
+        equal((function.state(), rings.received()), (RUNNING, [1, 2, 3, 4]),
+              name + ': a reset drops what the function has kept')
+
+
+def test_quiesce_of_e1000e(bench):
+    wire, qemu = start_network_device(bench, 'e1000e,dma-quiesce=on')
+    function = E1000e(qemu)
+    rings = function.start()
+    check_registers(bench, 'e1000e', function)
+    rings = function.start()
+    check_network_function(bench, 'e1000e', qemu, wire, function, rings,
+                           False)
+    bench.clear()
+    _, qemu = start_network_device(bench, 'e1000e')
+    bench.tap.equal(Function(qemu, DEVFN).cap, 0,
+                    'e1000e: no capability unless wanted')
+
+
+def test_quiesce_of_igbvf(bench):
+    wire, qemu = start_network_device(bench, 'igb,dma-quiesce=on')
+    physical = Igb(qemu)
+    bench.tap.equal(physical.cap, 0, 'igb itself has no capability')
+    pf_rings = physical.start()
+    function, other = Igbvf(qemu, 0), Igbvf(qemu, 1)
+    check_registers(bench, 'igbvf', function)
+    # The reset took it out of the pools' lists.
+    pf_rings = physical.start()
+    rings, other_rings = function.start(), other.start()
+    function.command(FLUSH)
+    wire.send(1, 100)
+    wire.send(physical.PF_POOL, 101)
+    wait_for('packets', lambda: other_rings.received()
+             and pf_rings.received())
+    other_rings.send(102)
+    pf_rings.send(103)
+    bench.tap.equal((function.state(), other_rings.received(),
+                     pf_rings.received(), wire.sent()),
+                    (QUIESCED, [100], [101], [102, 103]),
+                    'igbvf: the other functions of the device go on')
+    bench.tap.equal(other.state(), RUNNING, 'igbvf: they are RUNNING')
+    function.command(RESUME)
+    check_network_function(bench, 'igbvf', qemu, wire, function, rings, True)
+    bench.clear()
+    _, qemu = start_network_device(bench, 'igb')
+    Igb(qemu).start()
+    bench.tap.equal(Igbvf(qemu, 0).cap, 0,
+                    'igbvf: no capability unless wanted')
 
 
 TESTS = [value for name, value in list(globals().items())
