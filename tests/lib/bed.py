@@ -31,7 +31,10 @@ RAM_MIB = 256
 
 SLOTS = ('a', 'b')
 # name -> vendor:device as L1 sees them, in the order of the slots
-KINDS = {'vf': None, 'oracle': '1234:444d', 'edu': '1234:11e8'}
+KINDS = {'vf': None, 'oracle': '1234:444d', 'edu': '1234:11e8',
+         'disk': '1b36:0010'}
+# Of the disk that both slots have, on one medium.
+MEDIUM_MIB = 16
 
 TROUBLE = re.compile(
     r'WARNING: |BUG: |Oops: |KASAN|KCSAN|UBSAN|general protection fault|'
@@ -68,12 +71,14 @@ class Guest:
 
     def arguments(self, incoming=False, provider='virtio-dma-track-pci',
                   tracked_by=None, functions=('vf', 'oracle'),
-                  function_options='', modules=L2_MODULES, smp=2, extra=''):
+                  function_options='', modules=L2_MODULES, smp=2, extra='',
+                  backend='type1'):
         """The command line; the options are what the tests vary.
 
         provider: the tracking device with its properties, None for none
         tracked_by: dma-tracked-by of all assigned functions
         function_options: further properties of all assigned functions
+        backend: of VFIO: type1, or iommufd where the bed has it
         """
         slot = self.slot
         words = [
@@ -90,9 +95,13 @@ class Guest:
             '-device virtserialport,chardev=agent,name=l2.agent',
             '-device pcie-root-port,id=rp1,chassis=1,addr=4',
             '-device pcie-root-port,id=rp2,chassis=2,addr=5',
+            '-device pcie-root-port,id=rp3,chassis=3,addr=8',
         ]
         if provider:
             words.append(f'-device {provider},addr=6')
+        if backend == 'iommufd':
+            words.append('-object iommufd,id=iommufd0')
+            function_options += ',iommufd=iommufd0'
         for kind in functions:
             words.append('-device ' + self.function(
                 kind, tracked_by, function_options))
@@ -103,7 +112,8 @@ class Guest:
 
     def function(self, kind, tracked_by=None, options=''):
         """An assigned function, as QEMU's command line wants it."""
-        where = {'vf': 'bus=rp1', 'oracle': 'bus=rp2', 'edu': 'addr=7'}[kind]
+        where = {'vf': 'bus=rp1', 'oracle': 'bus=rp2', 'edu': 'addr=7',
+                 'disk': 'bus=rp3'}[kind]
         text = f'vfio-pci,host={self.bed.function(kind, self.slot)},' \
                f'id={kind}0,{where}'
         if tracked_by:
@@ -234,8 +244,18 @@ def find_trouble(dmesg, allowed=None):
 class Bed:
     """L1 with everything that the slots need. Use it as a context."""
 
-    def __init__(self, progress=silent, qemu=None, kernel=None):
+    def __init__(self, progress=silent, qemu=None, kernel=None,
+                 iommufd=False, flush=False, disk=False):
+        """What the tests of this bed need beyond the usual.
+
+        iommufd: VFIO's modules with iommufd in L1, and /dev/iommu
+        flush: functions that have the ring-flush capability in hardware
+        disk: an NVMe controller for each slot, both with the same medium
+        """
         self.progress = progress
+        self.iommufd = iommufd
+        self.flush = flush
+        self.disk = disk
         self.qemu = qemu or paths.qemu()
         # The one under test, if it is not the one that emulates the bed.
         self.inner_qemu = os.environ.get('DMA_TRACK_INNER_QEMU') or self.qemu
@@ -312,7 +332,8 @@ class Bed:
         words += [
             '-device', 'pcie-root-port,id=rp1,chassis=1,addr=4',
             '-netdev', 'hubport,id=net0,hubid=0',
-            '-device', 'igb,bus=rp1,netdev=net0,mac=52:54:00:aa:00:01']
+            '-device', 'igb,bus=rp1,netdev=net0,mac=52:54:00:aa:00:01' +
+            (',dma-quiesce=on' if self.flush else '')]
         for number, slot in enumerate(SLOTS):
             words += [
                 '-device', f'pcie-root-port,id=rp-{slot},chassis={number + 2},'
@@ -321,8 +342,35 @@ class Bed:
             if self.has_oracle():
                 words += [
                     '-device', f'dma-test,id=oracle-{slot},bus=rp-{slot},'
-                               f'log={self.oracle_log(slot)}']
+                               f'log={self.oracle_log(slot)}' +
+                    (',dma-quiesce=on' if self.flush else '')]
+            if self.disk:
+                words += self.disk_arguments(number, slot)
         return words
+
+    def medium(self):
+        """The file of the disk, on this machine."""
+        return os.path.join(self.directory, 'medium')
+
+    def disk_arguments(self, number, slot):
+        """A controller whose writes can be held up: see hold_writes()."""
+        return [
+            '-object', f'throttle-group,id=hold-{slot}',
+            '-blockdev', f'file,node-name=medium-{slot},locking=off,'
+                         f'filename={self.medium()}',
+            '-blockdev', f'raw,node-name=raw-{slot},file=medium-{slot}',
+            '-blockdev', f'throttle,node-name=disk-{slot},file=raw-{slot},'
+                         f'throttle-group=hold-{slot}',
+            '-device', f'pcie-root-port,id=rd-{slot},chassis={number + 6},'
+                       f'addr={number + 12}',
+            '-device', f'nvme,id=nvme-{slot},bus=rd-{slot},'
+                       f'serial={slot},drive=disk-{slot}']
+
+    def hold_writes(self, slot, hold=True):
+        """Let writes that reach a slot's disk wait, after the next one."""
+        self.machine.command(
+            'qom-set', path=f'/objects/hold-{slot}', property='limits',
+            value={'bps-write': 1 if hold else 0})
 
     def has_oracle(self):
         text = subprocess.run(
@@ -334,8 +382,11 @@ class Bed:
         begin = time.monotonic()
         self.progress('images')
         images.prune()
+        if self.disk:
+            with open(self.medium(), 'wb') as file:
+                file.truncate(MEDIUM_MIB << 20)
         initrd = images.l1_initrd(self.kernel, self.kernel,
-                                  self.inner_qemu)
+                                  self.inner_qemu, self.iommufd)
         self.progress(f'booting L1 ({paths.ACCEL})')
         self.process = vm.Process('l1', self.arguments(initrd),
                                   self.directory)
@@ -401,6 +452,7 @@ class Bed:
                 case $(cat $dev/vendor):$(cat $dev/device) in
                 0x1234:0x444d) bind $dev; echo "oracle ${{dev##*/}}" ;;
                 0x1234:0x11e8) bind $dev; echo "edu ${{dev##*/}}" ;;
+                0x1b36:0x0010) bind $dev; echo "disk ${{dev##*/}}" ;;
                 esac
             done''', 90)
         found = {}

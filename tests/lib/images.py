@@ -23,7 +23,7 @@ PROGRAMS = os.path.join(paths.ROOT, 'tests', 'guest', 'programs')
 # Modules of Debian's kernel that the machine's guest (L1) works with.
 L1_MODULES = ('igb', 'vfio-pci', 'vfio_iommu_type1', 'kvm-amd')
 # ... and the guest that moves (L2).
-L2_MODULES = ('igbvf',)
+L2_MODULES = ('igbvf', 'nvme')
 # How a guest reaches its agent, where that is not built in.
 PORT_MODULES = ('virtio_pci', 'virtio_console')
 # Where guest code may look for headers: the contract, and the registers of the
@@ -259,6 +259,32 @@ def _plain(path):
     return path.split('.ko')[0] + '.ko'
 
 
+def use_iommufd(tree, kernel):
+    """Replace VFIO's modules in a tree by those that know iommufd.
+
+    What setup.sh iommufd has built; everything that needs vfio needs iommufd.
+    """
+    directory = os.path.join(paths.CACHE, 'kernels', kernel.pinned, 'iommufd')
+    if not os.path.isdir(directory):
+        raise paths.Missing(f'no iommufd for {kernel.pinned}; run '
+                            'tests/lib/setup.sh iommufd')
+    base = f'lib/modules/{kernel.release}'
+    left = set(os.listdir(directory))
+    for path in list(tree.entries):
+        name = os.path.basename(path)
+        if path.startswith(base) and name in left:
+            tree.copy(path, os.path.join(directory, name))
+            left.remove(name)
+    if left != {'iommufd.ko'}:
+        raise paths.Missing(f'kernel {kernel.release} has other modules than '
+                            f'iommufd was built for: {sorted(left)}')
+    tree.copy(f'{base}/iommufd.ko', os.path.join(directory, 'iommufd.ko'))
+    listing = tree.entries[f'{base}/modules.dep'][1].decode().splitlines()
+    tree.file(f'{base}/modules.dep', ''.join(
+        line + (' iommufd.ko' if '/vfio.ko' in line else '') + '\n'
+        for line in listing + ['iommufd.ko:']).encode())
+
+
 # --- The images ---------------------------------------------------------------
 
 def basic_tree(init):
@@ -301,10 +327,15 @@ def firmware(name):
                         'run tests/lib/setup.sh packages')
 
 
-def l1_initrd(kernel, l2_kernel, qemu):
-    """What the machine's guest runs from: QEMU and the other guest in it."""
+def l1_initrd(kernel, l2_kernel, qemu, iommufd=False):
+    """What the machine's guest runs from: QEMU and the other guest in it.
+
+    iommufd: with VFIO's modules as Debian would build them with iommufd
+    """
     base = basic_tree('l1-init')
     add_modules(base, kernel, L1_MODULES, PORT_MODULES)
+    if iommufd:
+        use_iommufd(base, kernel)
     # Not "ip": busybox prefers its own to what is in the PATH.
     # Called with its path: busybox's shell prefers busybox's own.
     base.with_libraries('sbin/ip', shutil.which('ip') or '/sbin/ip')

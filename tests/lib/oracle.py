@@ -21,6 +21,7 @@ KINDS = ('unmapped', 'mapped', 'ring', 'inflight')
 STAMP, COUNTER, COMPLETION = 1, 2, 3
 MARKER, MASTER_OFF, MASTER_ON, RESET = 0x100, 0x101, 0x102, 0x103
 ENABLE, DISABLE, FAULT, NOTE = 0x104, 0x105, 0x106, 0x107
+FLUSH, QUIESCED, RESUME = 0x108, 0x109, 0x10a
 WRITES = (STAMP, COUNTER, COMPLETION)
 
 # Values of markers.
@@ -112,19 +113,16 @@ class Log:
                 return record.seq
         return 0
 
-    def quiesce(self, after=0):
-        """The first MASTER_OFF or RESET with seq > after, or None."""
+    def first(self, types, after=0):
+        """The first record of one of these types with seq > after, or None."""
         for record in self.records:
-            if record.seq > after and record.type in (MASTER_OFF, RESET):
+            if record.seq > after and record.type in types:
                 return record
         return None
 
-    def mastering(self, after):
-        """The first MASTER_ON with seq > after, or None."""
-        for record in self.records:
-            if record.seq > after and record.type == MASTER_ON:
-                return record
-        return None
+    def quiesce(self, after=0):
+        """What first told the device to stop, after that record, or None."""
+        return self.first((MASTER_OFF, RESET, FLUSH), after)
 
     def faults(self):
         return [record for record in self.records if record.type == FAULT]
@@ -205,12 +203,17 @@ class Result:
     kinds: {kind: {'pages', 'exposed', 'lost', 'stale', 'newer'}}, counts.
     late: writes that were logged after the quiesce by transfers issued after
     it, which no quiesced device does.
+    faults: accesses to memory that failed after the marker.
+    counters: frames of the periodic writer that were written after the marker;
+    counters_lost: those that do not end with the last number written.
     """
 
     def __init__(self):
         self.kinds = {kind: {'pages': 0, 'exposed': 0, 'lost': 0, 'stale': 0,
                              'newer': 0} for kind in KINDS}
         self.late = 0
+        self.faults = 0
+        self.counters = self.counters_lost = 0
         self.bad = []
 
     @property
@@ -250,15 +253,16 @@ def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
     """Compare memory with the log; returns a Result.
 
     log: the source's device. pages: of the driver. read(gpa): the 4096 bytes
-    that the destination has there. stop: when the source was quiesced, ns; the
-    first loss of bus mastering after the marker if None. exposed_after: the
-    marker from which on writes are exposed, None if all are. resumed: the
-    source went on after all; what its device wrote once it mastered the bus
-    again must be there, too.
+    that the destination has there. stop: when the source was quiesced, ns; if
+    None, when its device was first told to stop after the marker.
+    exposed_after: the marker from which on writes are exposed, None if all are.
+    resumed: the source went on after all; what its device wrote once it went
+    on, or mastered the bus again, must be there, too.
 
     What must be there is what was issued before the quiesce, even if it landed
-    later, and nothing else. A page of kind inflight counts only if a transfer
-    to it was issued before and landed after the quiesce.
+    later, and nothing else. A device that is flushed may also finish what it
+    has begun, until it says that it has. A page of kind inflight counts only if
+    a transfer to it was issued before and landed after the quiesce.
     """
     begin = 0
     if exposed_after is not None:
@@ -269,13 +273,19 @@ def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
     quiesce = log.quiesce(begin)
     if stop is None:
         stop = quiesce.time if quiesce else MASK
+    settled = stop
+    if quiesce and quiesce.type == FLUSH:
+        # Or it was made to by other means.
+        end = log.first((QUIESCED, MASTER_OFF, RESET), quiesce.seq)
+        settled = end.time if end else stop
     again = MASK
     if resumed:
-        mastering = log.mastering(quiesce.seq if quiesce else begin)
+        mastering = log.first((MASTER_ON, RESUME),
+                              quiesce.seq if quiesce else begin)
         again = mastering.time if mastering else MASK
 
     def is_late(record):
-        return stop < record.issued < again
+        return settled < record.issued < again
 
     result = Result()
     fresh = log.fresh(begin or MASK)
@@ -283,10 +293,17 @@ def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
     wanted = _Writes(record for record in writes if not is_late(record))
     later = _Writes(record for record in writes if is_late(record))
     result.late = sum(is_late(record) for record in writes)
+    result.faults = sum(record.seq > begin for record in log.faults())
 
     for page in pages:
         records = wanted.of(page.iova) if page.iova else []
         exposed = any(record.seq > begin for record in records)
+        if any(record.type == COUNTER and record.seq > begin
+               for record in records):
+            last = records[-1]
+            result.counters += 1
+            result.counters_lost += content(last) != read(page.gpa)[
+                last.addr - page.iova:][:last.length]
         if page.kind == 'inflight':
             if not any(record.issued <= stop < record.time
                        for record in records):
@@ -300,7 +317,8 @@ def timeline(log, begin=0):
     """What happened, without the writes: for people."""
     names = {MARKER: 'marker', MASTER_OFF: 'master off', MASTER_ON:
              'master on', RESET: 'reset', ENABLE: 'enable', DISABLE: 'disable',
-             FAULT: 'FAULT', NOTE: 'note'}
+             FAULT: 'FAULT', NOTE: 'note', FLUSH: 'flush',
+             QUIESCED: 'quiesced', RESUME: 'resume'}
     writes = [record.seq for record in log.writes()]
     lines = []
     last = 0

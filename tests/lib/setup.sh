@@ -11,6 +11,7 @@
 #   setup.sh lint         what only the lint suite needs
 #   setup.sh model        what only the model suite needs
 #   setup.sh docs         what only the documentation needs
+#   setup.sh iommufd      the first kernel's VFIO modules, with iommufd
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -377,13 +378,82 @@ step_kernel() {
 	suite=bookworm
 }
 
+# Debian's kernels come without iommufd. Its sources, and those of VFIO with what
+# iommufd adds to them, build as modules of the same kernel: iommufd itself, and
+# VFIO's, which take the place of the packaged ones.
+step_iommufd() {
+	local pinned to deb
+	pinned=$(sed 's/#.*//' "$root/tests/guest/kernels.txt" |
+		awk 'NF { print $1; exit }')
+	to=$cache/kernels/$pinned/iommufd
+	[ ! -e "$to" ] || return 0
+	need_space 500 "building iommufd"
+	find_deb linux-source-6.12 >/dev/null || download linux-source-6.12
+	deb=$(find_deb linux-source-6.12)
+	slowly "building iommufd for $pinned" build_iommufd "$deb" "$pinned" \
+		"$to" || failed "building iommufd" "(rm -r $to.new starts over)"
+}
+
+build_iommufd() {
+	local deb=$1 pinned=$2 work=$3.new
+	local source=$work/linux-source-6.12 drivers=$work/room
+	# Only for these modules: the kernel itself was built without.
+	local on='-DCONFIG_IOMMUFD_MODULE=1 -DCONFIG_VFIO_DEVICE_CDEV=1'
+	on+=' -DCONFIG_IOMMUFD_DRIVER=1 -DCONFIG_INTERVAL_TREE_SPAN_ITER=1'
+
+	rm -rf "$work"
+	mkdir -p "$drivers"
+	dpkg-deb --fsys-tarfile "$deb" |
+		tar -xO ./usr/src/linux-source-6.12.tar.xz |
+		tar -C "$work" -xJ linux-source-6.12/drivers/iommu \
+			linux-source-6.12/drivers/vfio \
+			linux-source-6.12/lib/interval_tree.c || return 1
+	cp -R "$source/drivers/iommu/iommufd" "$source/drivers/vfio" "$drivers"
+	cp "$source"/drivers/iommu/*.h "$drivers"
+	# The kernel has the rest of this file, but not its last part.
+	{
+		printf '#include <linux/%s>\n' module.h interval_tree.h \
+			interval_tree_generic.h compiler.h export.h
+		sed '1,/^#ifdef CONFIG_INTERVAL_TREE_SPAN_ITER/d; /^#endif/,$d
+			/^EXPORT_SYMBOL_GPL/d' "$source/lib/interval_tree.c"
+	} >"$drivers/iommufd/span.c"
+	echo 'obj-m := iommufd/ vfio/' >"$drivers/Kbuild"
+	cat >"$drivers/iommufd/Makefile" <<-END
+		ccflags-y += $on
+		iommufd-y := device.o fault.o hw_pagetable.o io_pagetable.o
+		iommufd-y += ioas.o main.o pages.o vfio_compat.o
+		iommufd-y += iova_bitmap.o span.o
+		obj-m := iommufd.o
+	END
+	cat >"$drivers/vfio/Makefile" <<-END
+		ccflags-y += $on
+		vfio-y := vfio_main.o device_cdev.o group.o iommufd.o
+		vfio-y += container.o virqfd.o
+		obj-m := vfio.o vfio_iommu_type1.o pci/
+	END
+	cat >"$drivers/vfio/pci/Makefile" <<-END
+		ccflags-y += $on
+		vfio-pci-core-y := vfio_pci_core.o vfio_pci_intrs.o
+		vfio-pci-core-y += vfio_pci_rdwr.o vfio_pci_config.o
+		vfio-pci-y := vfio_pci.o vfio_pci_igd.o
+		obj-m := vfio-pci-core.o vfio-pci.o
+	END
+	"$root/tests/lib/kbuild.sh" "$pinned" "$work" room -j2 || return 1
+	mkdir "$work/modules"
+	find "$drivers" -name '*.ko' -exec strip --strip-debug {} + \
+		-exec cp -t "$work/modules" {} + || return 1
+	rm -rf "$3"
+	mv "$work/modules" "$3"
+	rm -rf "$work"
+}
+
 check_machine
 exec 9>"$cache/setup.lock"
 flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 : >"$log"
 for step in "${@:-all}"; do
 	case $step in
-	packages | backports | qemu | kernel | lint | model | docs)
+	packages | backports | qemu | kernel | lint | model | docs | iommufd)
 		"step_$step" ;;
 	all)
 		step_packages

@@ -47,6 +47,8 @@ SUITES = {
     'conformance': (['tests/conformance/run.py'], ['all'], 1200),
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
     'nested': (['tests/host/nested/run.py'], ['all'], 3000),
+    'quiesce': (['tests/host/nested/run.py', '--quiesce'],
+                ['all', 'iommufd'], 3000),
 }
 # Too long for every change; `make test-full` adds them.
 FULL_ONLY = {

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run the nested tests over one test bed; prints TAP.
 
-    run.py [-l] [FILE[.TEST] ...]
+    run.py [-l] [--quiesce] [FILE[.TEST] ...]
 
-Without arguments all of them; -l lists them. See ../../lib/bed.py.
+Without arguments all of them; -l lists them. With --quiesce those that need
+functions with ring flush, and iommufd. See ../../lib/bed.py.
 """
 
 import argparse
@@ -23,26 +24,29 @@ import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug')
+QUIESCE_FILES = ('quiesce', 'disk')
 
 
-def all_tests():
+def all_tests(files):
     """[(name, function)] in the order in which they run."""
-    return [(f'{file}.{test.__name__}', test) for file in FILES
+    return [(f'{file}.{test.__name__}', test) for file in files
             for test in importlib.import_module(file).TESTS]
 
 
-def chosen(names):
-    return [(name, test) for name, test in all_tests()
+def chosen(files, names):
+    return [(name, test) for name, test in all_tests(files)
             if not names or name in names or name.split('.')[0] in names]
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('-l', '--list', action='store_true')
+    parser.add_argument('--quiesce', action='store_true')
     parser.add_argument('--qemu', help='the emulator with our series')
     parser.add_argument('tests', nargs='*')
     arguments = parser.parse_args()
-    tests = chosen(arguments.tests)
+    tests = chosen(QUIESCE_FILES if arguments.quiesce else FILES,
+                   arguments.tests)
     if arguments.list:
         print('\n'.join(name for name, _ in tests))
         return 0
@@ -52,7 +56,9 @@ def main():
         os.environ['DMA_TRACK_QEMU'] = os.path.abspath(arguments.qemu)
     tap = tapwriter.Tap()
     try:
-        with bed.Bed(tap.progress) as test_bed:
+        with bed.Bed(tap.progress, iommufd=arguments.quiesce,
+                     flush=arguments.quiesce,
+                     disk=arguments.quiesce) as test_bed:
             for name, test in tests:
                 tap.progress(name)
                 failed = tap.failed

@@ -13,29 +13,39 @@ PROVIDER = 'virtio-dma-track-pci'
 BANDWIDTH = 100 << 20
 
 
-def start_pair(test_bed, progress, **options):
-    """A booted guest in slot a, a QEMU that waits for it in slot b."""
+def start_pair(test_bed, progress, destination_options=(), **options):
+    """A booted guest in slot a, a QEMU that waits for it in slot b.
+
+    destination_options: where the second differs from the first
+    """
     source = test_bed.guest('a', **options).launch()
     progress('source: QEMU runs, the guest boots')
-    destination = test_bed.guest('b', incoming=True, **options).launch()
+    destination = test_bed.guest('b', incoming=True, **{
+        **options, **dict(destination_options)}).launch()
     source.wait_booted()
     progress('source: booted; the destination waits')
     return source, destination
 
 
 def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
-         mark_stop=False, bandwidth=BANDWIDTH, **options):
+         mark_stop=False, bandwidth=BANDWIDTH, network=True,
+         before_stop=None, never_stops=False, **options):
     """Move a guest under load from slot a to slot b; return the findings.
 
     whole: its memory is expected to be whole, so wait for the traffic
+    network: it has the virtual function, and traffic over it
+    before_stop: called when nothing but the completion is to come
+    never_stops: the device is left running, and all that it wrote is wanted
     mark_stop: take the stop of the vCPUs, not bus master off, as the time
     after which nothing may land (where a test suppresses bus master off).
     """
     source, destination = start_pair(
         test_bed, progress, provider=provider, tracked_by=tracked_by,
         **options)
-    traffic = load.Traffic(test_bed, source).start()
-    progress('source: TCP and UDP traffic runs')
+    traffic = None
+    if network:
+        traffic = load.Traffic(test_bed, source).start()
+        progress('source: TCP and UDP traffic runs')
     device = load.Oracle(test_bed, source).prepare()
     if tracked_by != 'external':
         load.wait_tracked(source)
@@ -46,6 +56,8 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
     migration.linger()
     progress('all memory was sent once; the device writes the frames again')
     device.work()
+    if before_stop:
+        before_stop()
     if mark_stop:
         found = _complete_with_marker(test_bed, migration)
     else:
@@ -65,14 +77,14 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
             "dmesg | grep 'dma_track.*restore' | tail -n 4").splitlines():
         progress('   ' + line)
     statistics = load.tracking(source)
-    network = {}
-    if whole:
-        network = traffic.finish(destination)
-        progress(f'traffic: outage {network["udp_outage_ms"]:.0f} ms, '
-                 f'{network["stream"]}')
-    else:
+    heard = {}
+    if traffic and whole:
+        heard = traffic.finish(destination)
+        progress(f'traffic: outage {heard["udp_outage_ms"]:.0f} ms, '
+                 f'{heard["stream"]}')
+    elif traffic:
         traffic.abandon()
-    stop = None
+    stop = oracle.MASK if never_stops else None
     if mark_stop:
         stop = oracle.marker_time(device.log(), oracle.MARK_STOPPED)
     checked = device.check(destination, stop)
@@ -89,7 +101,12 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
         'devices_restored': len(restored),
         'trouble': trouble,
         'seconds': round(time.monotonic() - before, 1),
-        **network,
+        'steps': {one.get('id', one['name']): one['last-quiesce']
+                  for one in statistics['functions']},
+        'faults': checked.faults,
+        'counters': checked.counters,
+        'counters_lost': checked.counters_lost,
+        **heard,
     }
     result.update(last_migration(statistics))
     source.stop()

@@ -41,10 +41,8 @@ def cancelled_while_precopying(test_bed, tap):
     _check_source(tap, source, traffic, device)
 
 
-def destination_dies_after_the_quiesce(test_bed, tap):
-    # It lacks a function, and finds out when the stream mentions that.
-    source, traffic, device, migration = _start(test_bed, tap,
-                                                functions=('vf',))
+def fail_after_the_quiesce(tap, source, device, migration):
+    """Let a migration run to an end that its destination cannot accept."""
     source.qmp.command('migrate-set-capabilities', capabilities=[
         {'capability': 'return-path', 'state': True}])
     migration.start(bandwidth=scenario.BANDWIDTH)
@@ -55,6 +53,13 @@ def destination_dies_after_the_quiesce(test_bed, tap):
     tap.equal(status, 'failed', 'the migration fails')
     tap.note(migration.info.get('error-desc', ''))
     source.qmp.event('RESUME')
+
+
+def destination_dies_after_the_quiesce(test_bed, tap):
+    # It lacks a function, and finds out when the stream mentions that.
+    source, traffic, device, migration = _start(test_bed, tap,
+                                                functions=('vf',))
+    fail_after_the_quiesce(tap, source, device, migration)
     device.wait_restored(source)
     bed.wait_until(lambda: scenario.all_restored(source),
                    'all drivers restored')

@@ -232,11 +232,11 @@ def test_quiesce_registers_of_dma_test(bench):
     bench.tap.equal(Function(qemu, DEVFN).cap, 0,
                     'dma-test: no capability unless wanted')
     try:
-        bench.qemu('bad', *dma_test(',dma-quiesce=on,x-flush=maybe'))
+        bench.qemu('bad', *dma_test(',dma-quiesce=on,x-fault=maybe'))
     except Failed as error:
-        bench.tap.ok('x-flush' in str(error), 'bad x-flush is refused', error)
+        bench.tap.ok('maybe' in str(error), 'bad x-fault is refused', error)
     else:
-        bench.tap.ok(False, 'bad x-flush is refused')
+        bench.tap.ok(False, 'bad x-fault is refused')
 
 
 def test_quiesce_finishes_what_is_issued(bench):
@@ -340,34 +340,34 @@ def test_quiesce_and_reset(bench):
 
 def test_quiesce_that_fails(bench):
     equal = bench.tap.equal
-    qemu, device = start_dma_test(bench, ',dma-quiesce=on,x-flush=never')
+    qemu, device = start_dma_test(bench, ',dma-quiesce=on,x-fault=flush-never')
     device.queue(8, delay_ms=10)
     qemu.advance(1)
     device.command(FLUSH)
     qemu.advance(1000)
     equal((device.state(), device.fetched()), (FLUSHING, 4),
-          'x-flush=never: FLUSHING for ever')
+          'x-fault=flush-never: FLUSHING for ever')
     device.command(RESUME)
     for _ in range(4):
         qemu.advance(12)
     equal((device.state(), device.completions()), (RUNNING, 8),
-          'x-flush=never: RESUME goes on')
+          'x-fault=flush-never: RESUME goes on')
     bench.clear()
 
-    qemu, device = start_dma_test(bench, ',dma-quiesce=on,x-flush=error')
+    qemu, device = start_dma_test(bench, ',dma-quiesce=on,x-fault=flush-error')
     device.queue(8, delay_ms=10)
     qemu.advance(1)
     device.command(FLUSH)
-    equal(device.state(), FLUSHING, 'x-flush=error: FLUSHING first')
+    equal(device.state(), FLUSHING, 'x-fault=flush-error: FLUSHING first')
     qemu.advance(12)
-    equal(device.state(), ERROR, 'x-flush=error: then ERROR')
+    equal(device.state(), ERROR, 'x-fault=flush-error: then ERROR')
     device.command(FLUSH)
     equal(device.state(), ERROR, 'FLUSH in ERROR is ignored')
     device.command(RESUME)
     equal(device.state(), ERROR, 'RESUME in ERROR is ignored')
     for _ in range(4):
         qemu.advance(12)
-    equal(device.completions(), 8, 'x-flush=error: the function goes on')
+    equal(device.completions(), 8, 'x-fault=flush-error: the function goes on')
     device.reset()
     equal(device.state(), RUNNING, 'a reset leads out of ERROR')
 
@@ -499,23 +499,23 @@ def test_quiesce_fails_a_migration(bench):
     equal = bench.tap.equal
     for how, state, after in (('never', 'flushing', 'running'),
                               ('error', 'error', 'error')):
-        args = dma_test(',dma-quiesce=on,x-flush=' + how, UNTRACKED)
+        args = dma_test(',dma-quiesce=on,x-fault=flush-' + how, UNTRACKED)
         source = bench.qemu('source', *args)
         device = DmaTest(source)
         device.start()
         device.queue(16, delay_ms=10)
         source.advance(1)
         equal(move(bench, source, *args), None,
-              'x-flush=%s: the migration fails' % how)
+              'x-fault=flush-%s: the migration fails' % how)
         error = source.error()
         bench.tap.ok('dev' in error and state in error,
-                     'x-flush=%s: it is told why' % how, error)
+                     'x-fault=flush-%s: it is told why' % how, error)
         wait_for('the VM runs', lambda source=source: source.command(
             'query-status')['running'])
         finish_transfers(source)
         equal((state_of(source), registers(source), device.completions()),
               (after, (16, 16, 0), 16),
-              'x-flush=%s: the source goes on, all transfers are done' % how)
+              'x-fault=flush-%s: the source goes on, all transfers are done' % how)
         bench.clear()
 
 
