@@ -255,7 +255,10 @@ void dma_track_function_unregister(DMATrackFunction *fn)
 
 static bool dma_track_emulated_stop(DMATrackFunction *fn, Error **errp)
 {
-    pci_dma_quiesce_hold(fn->pdev);
+    /* A virtual function that is not enabled is not there. */
+    if (fn->pdev->enabled) {
+        pci_dma_quiesce_hold(fn->pdev);
+    }
     return true;
 }
 
@@ -263,7 +266,7 @@ static bool dma_track_emulated_quiesce(DMATrackFunction *fn, Error **errp)
 {
     ERRP_GUARD();
 
-    if (!pci_dma_quiesce_check(fn->pdev, errp)) {
+    if (fn->pdev->enabled && !pci_dma_quiesce_check(fn->pdev, errp)) {
         error_prepend(errp, "%s: ", fn->name);
         return false;
     }

@@ -277,8 +277,10 @@ static bool vfio_dma_quiesce_begin_method(VFIODMATrack *t, Error **errp)
     DMAQuiesce method = vfio_dma_quiesce_method(t);
     bool ok;
 
+    if (!q->begun) {
+        q->begun_at = g_get_monotonic_time();
+    }
     q->begun = true;
-    q->begun_at = g_get_monotonic_time();
     if (method == DMA_QUIESCE_FLUSH) {
         return dma_track_step_suppressed(DMA_TRACK_STEP_FLUSH) ||
                vfio_dma_quiesce_control(t, PCI_DMA_QUIESCE_CONTROL_FLUSH,
@@ -319,19 +321,20 @@ static void vfio_dma_quiesce_record(VFIODMATrack *t, const Error *err)
     dma_track_function_record(&t->fn, vfio_dma_quiesce_method(t), us, err);
 }
 
-bool vfio_dma_quiesce_begin(VFIODMATrack *t, Error **errp)
+void vfio_dma_quiesce_begin(VFIODMATrack *t)
 {
     VFIODMAQuiesce *q = &t->quiesce;
 
     if (q->begun && vfio_dma_quiesce_method(t) == DMA_QUIESCE_FLUSH) {
-        return true;
+        return;
     }
-    /* What fails here is tried again, and recorded, when it is to be ended. */
-    if (!vfio_dma_quiesce_begin_method(t, errp)) {
+    /*
+     * What fails here is tried again, and recorded, when it is to be ended: the
+     * other functions are to stop, too.
+     */
+    if (!vfio_dma_quiesce_begin_method(t, NULL)) {
         q->begun = false;
-        return q->method < q->nr_methods - 1;
     }
-    return true;
 }
 
 bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp)
@@ -359,8 +362,12 @@ bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp)
         error_free(err);
     }
 
-    error_setg(errp, "%s", reasons->len ? reasons->str
-                                        : "nothing made the function quiet");
+    if (reasons->len) {
+        error_setg(errp, "%s", reasons->str);
+    } else {
+        error_setg(errp, "%s: nothing has made the function quiet",
+                   t->fn.name);
+    }
     return false;
 }
 

@@ -546,7 +546,8 @@ static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
     }
 
     trace_vfio_dma_track_stop(fn->name, vfio_dma_track_guest_command(t));
-    return vfio_dma_quiesce_begin(t, errp);
+    vfio_dma_quiesce_begin(t);
+    return true;
 }
 
 static bool vfio_dma_track_quiesce(DMATrackFunction *fn, Error **errp)

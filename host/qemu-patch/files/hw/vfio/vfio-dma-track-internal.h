@@ -112,9 +112,10 @@ bool vfio_dma_track_has_reset(VFIODMATrack *t);
 /* Reset the function in the background. No reset may be under way. */
 void vfio_dma_track_begin_reset(VFIODMATrack *t);
 /*
- * Wait for the reset, if one is running, until @limit by g_get_monotonic_time().
- * False if it goes on: for a function that does not come back, the kernel waits
- * for a minute. Then it must be waited for again before the next one.
+ * Wait for the reset, if one is running, until @limit, which is in the time of
+ * g_get_monotonic_time(). False if it goes on: for a function that does not come
+ * back, the kernel waits for a minute. Then it must be waited for again before
+ * the next one.
  */
 bool vfio_dma_track_wait_reset(VFIODMATrack *t, int64_t limit, Error **errp);
 /* Was the last reset successful? */
@@ -135,7 +136,7 @@ bool vfio_dma_quiesce_realize(VFIODMATrack *t, Error **errp);
 uint16_t vfio_dma_quiesce_find(VFIODMATrack *t);
 
 /* See DMATrackFunctionOps.stop, .quiesce and .methods. */
-bool vfio_dma_quiesce_begin(VFIODMATrack *t, Error **errp);
+void vfio_dma_quiesce_begin(VFIODMATrack *t);
 bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp);
 DMAQuiesceList *vfio_dma_quiesce_methods(VFIODMATrack *t);
 
