@@ -468,6 +468,11 @@ class Bed:
         """The address in L1 of a slot's function of that kind."""
         return self.functions[kind, slot]
 
+    def issued(self, slot):
+        """How many transfers of a slot's test device are in flight."""
+        return self.machine.command('qom-get', property='issued',
+                                    path=f'/machine/peripheral/oracle-{slot}')
+
     def set_marker(self, slot, value):
         """Write a marker into the log of a slot's test device."""
         self.machine.command('qom-set', property='marker', value=value,
@@ -493,9 +498,35 @@ class Bed:
         self.guests.append(guest)
         return guest
 
+    def describe_l1(self):
+        """What L1's kernel says of the guests' threads and of KVM's exits.
+
+        A processor of a guest that makes no progress runs, exits for one reason
+        again and again, or sleeps: the counters tell which.
+        """
+        try:
+            return self.l1.run(r'''
+                stats() {
+                    for file in /sys/kernel/debug/kvm/*-*/*; do
+                        [ -f $file ] && echo "${file##*kvm/} $(cat $file)"
+                    done
+                }
+                stats > /run/before
+                for task in /proc/$(pidof -s qemu-system-x86_64)/task/* \
+                            $(ls -d /proc/[0-9]*/task/* | grep -v agent); do
+                    case $(cat $task/comm 2>/dev/null) in
+                    CPU*|qemu*) echo "${task##*/} $(cat $task/comm)" \
+                        "$(cut -d' ' -f3,14,15 $task/stat)" \
+                        "$(cat $task/wchan)" ;;
+                    esac
+                done | sort -u
+                stats | diff /run/before - | grep '^[<>]' | head -n 80''', 30)
+        except (vm.Gone, vm.Timeout, vm.CommandFailed) as error:
+            return str(error)
+
     def describe_guests(self):
         """What is left to see of guests after a failure."""
-        text = ''
+        text = '--- L1\n' + self.describe_l1() + '\n'
         for guest in self.guests:
             try:
                 text += f'--- slot {guest.slot}: {guest.words()}\n'

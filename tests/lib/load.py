@@ -122,6 +122,9 @@ class Oracle:
         self.pages = oracle.parse_pages(
             self.guest.run(f'cat {self.directory}/pages'))
         self.control('stream')
+        # What is to be in flight at the stop, not only in the queue.
+        bed.wait_until(lambda: self.bed.issued(self.slot) >= 32,
+                       'the stream of transfers runs', every=0.02)
 
     def log(self):
         return oracle.Log(self.bed.oracle_log(self.slot))

@@ -55,9 +55,18 @@ progress() {
 	tail -c 400 "$log" | tr '\r' '\n' | grep . | tail -n 1 | cut -c1-60
 }
 
-failed() { die "$1 failed; the end of $log:
-$(tail -n 15 "$log")
-$2"; }
+# failed WHAT HINT: the end of the log, then one line that says what to do
+failed() {
+	local hint=$2
+	tail -n 15 "$log" >&2
+	[ "$(free_space)" -ge 16 ] ||
+		hint="no space is left in $cache: make room or name another"
+	[ "$hint" = "$2" ] || hint+=" place with DMA_TRACK_CACHE; run again"
+	die "$1 failed. $hint (log: $log)"
+}
+
+# MiB in the cache
+free_space() { df -Pm "$cache" | awk 'NR == 2 { print $4 }'; }
 
 check_machine() {
 	[ "$(uname -m)" = x86_64 ] ||
@@ -72,7 +81,7 @@ check_machine() {
 # need_space MIB WHAT
 need_space() {
 	local free
-	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
+	free=$(free_space)
 	[ "$free" -ge "$1" ] ||
 		die "$2 needs $1 MiB in $cache, $free MiB are free;" \
 			"make room or name another place with DMA_TRACK_CACHE"
