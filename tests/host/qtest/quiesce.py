@@ -515,7 +515,7 @@ def test_quiesce_fails_a_migration(bench):
         finish_transfers(source)
         equal((state_of(source), registers(source), device.completions()),
               (after, (16, 16, 0), 16),
-              'x-fault=flush-%s: the source goes on, all transfers are done' % how)
+              'x-fault=flush-%s: the source goes on, all is done' % how)
         bench.clear()
 
 
