@@ -261,6 +261,8 @@ static bool vfio_dma_quiesce_finish_reset(VFIODMATrack *t, Error **errp)
         }
         t->reset_done = true;
         vfio_dma_track_begin_reset(t);
+        /* It is recorded as this step. */
+        t->reset_unrecorded = false;
     }
     return vfio_dma_track_wait_reset(t, limit, errp) &&
            vfio_dma_track_check_reset(t, errp) &&
@@ -315,9 +317,6 @@ static void vfio_dma_quiesce_record(VFIODMATrack *t, const Error *err)
 {
     int64_t us = g_get_monotonic_time() - t->quiesce.begun_at;
 
-    if (vfio_dma_quiesce_method(t) == DMA_QUIESCE_RESET) {
-        t->reset_unrecorded = false;
-    }
     dma_track_function_record(&t->fn, vfio_dma_quiesce_method(t), us, err);
 }
 
