@@ -27,6 +27,10 @@ case $1 in
 */dma_bench.c)
 	# A function's name, of which there is no copy to use.
 	types+=(MACRO_ARG_REUSE) ;;
+*/trace.h)
+	# Tracepoints are laid out as the kernel's are, which it does not like.
+	types+=(COMPLEX_MACRO MACRO_ARG_REUSE PARENTHESIS_ALIGNMENT
+		OPEN_ENDED_LINE) ;;
 tests/guest/unit/* | tests/guest/bench/native.c)
 	# Userspace, and stand-ins for kernel macros.
 	types+=(USE_NEGATIVE_ERRNO PREFER_DEFINED_ATTRIBUTE_MACRO CAMELCASE

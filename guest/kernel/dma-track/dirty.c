@@ -13,6 +13,7 @@
 #include <asm/page.h>
 
 #include "dirty.h"
+#include "trace.h"
 
 /*
  * The frame may have been taken out of the direct map, be mapped read only
@@ -34,8 +35,17 @@ static notrace bool dirty_word(u64 *p)
 	return done;
 }
 
+/* Out of the way of those who do not trace. */
+static noinline notrace bool trace_dirtied(u64 gfn, bool done)
+{
+	trace_dma_track_dirty(gfn, done);
+	return done;
+}
+
 notrace bool dma_track_dirty_frame(u64 gfn)
 {
+	bool done;
+
 	/*
 	 * A peer's BAR is no guest RAM, and a read or write there may have an
 	 * effect. Nothing else without a struct page gets into the DMA API.
@@ -43,5 +53,8 @@ notrace bool dma_track_dirty_frame(u64 gfn)
 	if (!pfn_valid(gfn) || is_pci_p2pdma_page(pfn_to_page(gfn)))
 		return true;
 
-	return dirty_word(__va(PFN_PHYS(gfn)));
+	done = dirty_word(__va(PFN_PHYS(gfn)));
+	if (trace_dma_track_dirty_enabled())
+		return trace_dirtied(gfn, done);
+	return done;
 }

@@ -9,6 +9,7 @@
  */
 #include <linux/device.h>
 #include <linux/hashtable.h>
+#include <linux/lockdep.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/rculist.h>
@@ -33,6 +34,8 @@ struct filter_entry {
 /* Changed under the mutex, read under RCU. */
 static DEFINE_HASHTABLE(filter, 6);
 static DEFINE_MUTEX(filter_mutex);
+/* Tracepoints in use that the short way does not pass. Under the mutex. */
+static unsigned int nr_tracers;
 /* Written under the mutex, read without. */
 struct device *dma_track_filter_slots[DMA_TRACK_FILTER_SLOTS];
 /* Lets guests without assigned functions, and early boot, pass quickly. */
@@ -60,7 +63,7 @@ static void update_slot(struct device *dev)
 	hash_for_each(filter, bucket, entry, node) {
 		if (dma_track_filter_slot(entry->dev) != slot)
 			continue;
-		if (found || !entry->plain)
+		if (found || !entry->plain || nr_tracers)
 			found = DMA_TRACK_FILTER_ASK;
 		else
 			found = entry->dev;
@@ -134,5 +137,32 @@ void dma_track_filter_set_plain(struct device *dev, bool plain)
 		entry->plain = plain;
 		update_slot(dev);
 	}
+	mutex_unlock(&filter_mutex);
+}
+
+static void update_all_slots(void)
+{
+	struct filter_entry *entry;
+	int bucket;
+
+	lockdep_assert_held(&filter_mutex);
+	hash_for_each(filter, bucket, entry, node)
+		update_slot(entry->dev);
+}
+
+int dma_track_filter_begin_tracing(void)
+{
+	mutex_lock(&filter_mutex);
+	if (!nr_tracers++)
+		update_all_slots();
+	mutex_unlock(&filter_mutex);
+	return 0;
+}
+
+void dma_track_filter_end_tracing(void)
+{
+	mutex_lock(&filter_mutex);
+	if (!--nr_tracers)
+		update_all_slots();
 	mutex_unlock(&filter_mutex);
 }

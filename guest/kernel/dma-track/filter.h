@@ -49,6 +49,16 @@ void dma_track_filter_remove(struct device *dev);
  */
 void dma_track_filter_set_plain(struct device *dev, bool plain);
 
+/**
+ * dma_track_filter_begin_tracing - send all mappings the long way
+ *
+ * The short way of plain devices has no tracepoints: they would cost each
+ * mapping an instruction also while they are off. May sleep. Return: 0.
+ */
+int dma_track_filter_begin_tracing(void);
+/* Undoes one dma_track_filter_begin_tracing(). */
+void dma_track_filter_end_tracing(void);
+
 /* Where there is an answer for a device. Any context. */
 static __always_inline struct device **dma_track_filter_slot(struct device *dev)
 {

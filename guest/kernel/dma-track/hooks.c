@@ -22,6 +22,7 @@
 #include <linux/ftrace.h>
 #include <linux/iommu.h>
 #include <linux/memremap.h>
+#include <linux/pci.h>
 #include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/scatterlist.h>
@@ -36,6 +37,7 @@
 #include "hooks.h"
 #include "table.h"
 #include "table_frame.h"
+#include "trace.h"
 
 #ifndef CONFIG_X86_64
 #error "dma_track knows how to hook functions on x86-64 only"
@@ -197,6 +199,67 @@ static __always_inline u64 nr_frames(u64 addr, size_t size)
 	return (offset_in_page(addr) + size + PAGE_SIZE - 1) >> PAGE_SHIFT;
 }
 
+static notrace u32 sbdf_of(struct device *dev)
+{
+	struct pci_dev *pdev;
+
+	while (dev && !dev_is_pci(dev))
+		dev = dev->parent;
+	if (!dev)
+		return ~0;
+	pdev = to_pci_dev(dev);
+	return VIRTIO_DMA_TRACK_SBDF((u32)pci_domain_nr(pdev->bus),
+				     (u32)pdev->bus->number,
+				     (u32)pdev->devfn);
+}
+
+static __always_inline bool is_traced(enum frame_op op)
+{
+	switch (op) {
+	case PIN_STREAMING:
+	case PIN_COHERENT:
+		return trace_dma_track_pin_enabled();
+	case UNPIN_STREAMING:
+	case UNPIN_COHERENT:
+		return trace_dma_track_unpin_enabled();
+	case SYNC:
+		break;
+	}
+	return false;
+}
+
+static notrace void trace_frames(struct device *dev, enum frame_op op, u64 gfn,
+				 u64 nr)
+{
+	u32 sbdf = sbdf_of(dev);
+
+	switch (op) {
+	case PIN_STREAMING:
+		trace_dma_track_pin(sbdf, DMA_TRACK_STREAMING, gfn, nr);
+		break;
+	case PIN_COHERENT:
+		trace_dma_track_pin(sbdf, DMA_TRACK_COHERENT, gfn, nr);
+		break;
+	case UNPIN_STREAMING:
+		trace_dma_track_unpin(sbdf, DMA_TRACK_STREAMING, gfn, nr);
+		break;
+	case UNPIN_COHERENT:
+		trace_dma_track_unpin(sbdf, DMA_TRACK_COHERENT, gfn, nr);
+		break;
+	case SYNC:
+		break;
+	}
+}
+
+/* Translates by itself: inside range_do() the frames would cost registers. */
+static noinline notrace void trace_range(struct device *dev, enum frame_op op,
+					 dma_addr_t addr, size_t size)
+{
+	phys_addr_t phys = dma_to_phys(dev, addr);
+
+	trace_frames(dev, op, PHYS_PFN(phys), nr_frames(phys, size));
+}
+
 /* Behind an IOMMU, neighbours may be anywhere: translate frame by frame. */
 static notrace void iommu_range_do(struct device *dev, enum frame_op op,
 				   dma_addr_t addr, size_t size)
@@ -208,11 +271,14 @@ static notrace void iommu_range_do(struct device *dev, enum frame_op op,
 		phys_addr_t phys;
 
 		phys = domain ? iommu_iova_to_phys(domain, addr) : 0;
-		if (phys)
-			frames_do(op, PHYS_PFN(phys), 1);
-		else
+		if (unlikely(!phys)) {
 			dma_track_table_give_up(table,
 						VIRTIO_DMA_TRACK_LOST_NO_FRAME);
+			continue;
+		}
+		if (is_traced(op))
+			trace_frames(dev, op, PHYS_PFN(phys), 1);
+		frames_do(op, PHYS_PFN(phys), 1);
 	}
 }
 
@@ -230,6 +296,8 @@ static __always_inline void range_do(struct device *dev, enum frame_op op,
 	}
 
 	/* dma_map_ops translate as they like. */
+	if (is_traced(op) && !get_dma_ops(dev))
+		trace_range(dev, op, addr, size);
 	phys = get_dma_ops(dev) ? (phys_addr_t)-1 : dma_to_phys(dev, addr);
 	if (unlikely(phys == (phys_addr_t)-1)) {
 		dma_track_table_give_up(table, VIRTIO_DMA_TRACK_LOST_NO_FRAME);

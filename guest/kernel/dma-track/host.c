@@ -25,6 +25,7 @@
 #include "hooks.h"
 #include "host.h"
 #include "table.h"
+#include "trace.h"
 
 /*
  * How long the host may take to answer. Requests are answered by the host's
@@ -563,6 +564,7 @@ static void follow_phase(struct host *host,
 	if (logging && !dma_track_hooks_intact())
 		dma_track_table_give_up(table, VIRTIO_DMA_TRACK_LOST_HOOK);
 	dma_track_table_set_logging(table, logging);
+	trace_dma_track_phase(phase, le32_to_cpu(config->phase_seq));
 	host->phase = phase;
 	send_ack(host, le32_to_cpu(config->phase_seq));
 	host->phase_seq = le32_to_cpu(config->phase_seq);

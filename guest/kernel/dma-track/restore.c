@@ -29,6 +29,7 @@
 #include "devices.h"
 #include "host.h"
 #include "restore.h"
+#include "trace.h"
 
 /* How a driver is stopped and started. */
 enum method {
@@ -268,8 +269,13 @@ void dma_track_restore_pretend(int rc)
 static int unfence(struct restore *r)
 {
 	ktime_t start = ktime_get();
-	int rc = dma_track_restore_unfence(r->fn, &r->generation);
+	int rc;
 
+	trace_dma_track_restore(r->fn->sbdf, r->generation,
+				DMA_TRACK_RESTORE_STOPPED, 0);
+	rc = dma_track_restore_unfence(r->fn, &r->generation);
+	trace_dma_track_restore(r->fn->sbdf, r->generation,
+				DMA_TRACK_RESTORE_UNFENCED, rc);
 	r->host_ms += ktime_ms_delta(ktime_get(), start);
 	r->repeat = dma_track_restore_is_to_be_repeated(rc);
 	return rc;
@@ -424,8 +430,12 @@ static void restore_work(struct work_struct *work)
 		ktime_t start = ktime_get();
 		int rc;
 
+		trace_dma_track_restore(fn->sbdf, generation,
+					DMA_TRACK_RESTORE_BEGINS, 0);
 		WRITE_ONCE(fn->restored, DMA_TRACK_RESTORED_RUNNING);
 		rc = restore(&r);
+		trace_dma_track_restore(fn->sbdf, r.generation,
+					DMA_TRACK_RESTORE_ENDS, rc);
 		fn->restore_ms = ktime_ms_delta(ktime_get(), start);
 		if (!r.repeat)
 			WRITE_ONCE(fn->generation, r.generation);

@@ -9,6 +9,18 @@
 
 struct dma_track_function;
 
+/* What the tracepoint dma_track_restore tells of. */
+enum dma_track_restore_step {
+	/* Its generation has changed. */
+	DMA_TRACK_RESTORE_BEGINS,
+	/* Its driver uses it no more. */
+	DMA_TRACK_RESTORE_STOPPED,
+	/* The host has answered to UNFENCE. */
+	DMA_TRACK_RESTORE_UNFENCED,
+	/* Its driver works again, or never will. */
+	DMA_TRACK_RESTORE_ENDS,
+};
+
 /* Before any function. May sleep. Return: 0 or -ENOMEM. */
 int dma_track_restore_start(void);
 

@@ -288,9 +288,41 @@ def tracers(tap, directory):
         machine.load()
         bpf_second(tap, machine, names)
         agent.run('insmod /bin/dma_track_test.ko run=0')
+        own_events(tap, machine)
         for name, on, off in ways_to_trace(machine, names):
             with_tracer(tap, machine, name, on, off)
         tap.equal(machine.splats(), '', 'tracers: the kernel did not complain')
+
+
+EVENTS = f'{TRACING}/events/dma_track'
+
+
+def traced(machine):
+    """How often each event of ours is in the trace, by its first word."""
+    log = machine.agent.run(f'cat {TRACING}/trace')
+    found = {}
+    for event in re.findall(r': (dma_track_\w+): ', log):
+        found[event] = found.get(event, 0) + 1
+    return found, log
+
+
+def own_events(tap, machine):
+    agent = machine.agent
+    agent.run(f'echo > {TRACING}/trace; echo 1 > {EVENTS}/enable; '
+              f'echo 10 > {PARAMETERS}/pairs; echo 0 > {EVENTS}/enable; '
+              f'echo 10 > {PARAMETERS}/pairs')
+    found, log = traced(machine)
+    # A page, eight entries of a list, coherent memory.
+    tap.equal(found, {'dma_track_pin': 100, 'dma_track_unpin': 100},
+              'tracepoints: each frame that is pinned and unpinned, while on')
+    pins = re.findall(r'dma_track_pin: (.*)', log)
+    unpins = re.findall(r'dma_track_unpin: (.*)', log)
+    tap.ok(sorted(pins) == sorted(unpins) and
+           re.match(r'function=\S+ plane=(streaming|coherent) '
+                    r'gfn=0x[0-9a-f]+ nr_frames=1$', pins[0]) and
+           sum('plane=coherent' in pin for pin in pins) == 10 and
+           machine.status()['hooks_intact'] == '1',
+           'tracepoints: the same frames, hooks intact', str(pins[:10]))
 
 
 def bpf_first(tap, machine, names):
@@ -615,6 +647,8 @@ def up(machine):
 
 def kind_restore(tap, machine):
     up(machine)
+    machine.agent.run(f'mount -t tracefs t {TRACING}; '
+                      f'echo 1 > {EVENTS}/dma_track_restore/enable')
     name = machine.leave_host()
     machine.replaced()
     machine.join_host(name)
@@ -623,6 +657,12 @@ def kind_restore(tap, machine):
     tap.ok('restored for generation 0 by error recovery' in
            machine.agent.run('dmesg'),
            'a driver is restored with its addresses')
+    _, log = traced(machine)
+    tap.equal(re.findall(r'dma_track_restore: function=(\S+) generation=0 '
+                         r'step=(\w+) rc=0', log),
+              [(NET, step) for step in ('begins', 'stopped', 'unfenced',
+                                        'ends')],
+              'tracepoints: each step of a restore')
 
 
 def silent_host(tap, machine):
@@ -872,6 +912,9 @@ def phases(tap, directory):
         tap.equal(int(machine.status()['dirtied']), before,
                   'nothing is dirtied while no migration runs')
 
+        agent.run(f'mount -t tracefs t {TRACING}; '
+                  f'echo 1 > {EVENTS}/dma_track_phase/enable; '
+                  f'echo 1 > {EVENTS}/dma_track_dirty/enable')
         # Slow, so that it does not end by itself.
         qmp.command('migrate-set-parameters', **{'max-bandwidth': 65536})
         qmp.command('migrate', uri='exec:cat > /dev/null')
@@ -894,9 +937,15 @@ def phases(tap, directory):
         agent.run(restart)
         tap.equal(int(machine.status()['dirtied']), after,
                   'and dirtying')
+        found, log = traced(machine)
+        phases_seen = re.findall(r'dma_track_phase: phase=(\w+)', log)
+        tap.ok(found.get('dma_track_dirty') == after - before and
+               phases_seen and phases_seen[0] == 'logging' and
+               phases_seen[-1] == 'idle',
+               'tracepoints: each phase and each dirtied frame',
+               f'{found} {phases_seen} {after - before}')
 
-        agent.run(f'mount -t tracefs t {TRACING}; cd {TRACING} && '
-                  f'{trace("dma_unmap")} && '
+        agent.run(f'cd {TRACING} && {trace("dma_unmap")} && '
                   'echo function > current_tracer')
         qmp.command('migrate', uri='exec:cat > /dev/null')
         qmp.event('MIGRATION', 60,
