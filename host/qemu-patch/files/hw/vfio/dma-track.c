@@ -80,6 +80,25 @@ static VFIODMATrack *vfio_dma_track_from_fn(DMATrackFunction *fn)
 
 /* --- Registers --------------------------------------------------------- */
 
+bool vfio_dma_track_is_absent(VFIOPCIDevice *vdev)
+{
+    VFIODMATrack *t = vdev->dma_track;
+
+    return t && t->resetting && !qatomic_load_acquire(&t->reset_over) &&
+           g_get_monotonic_time() > t->reset_begun_at + RESET_US;
+}
+
+/* Returns false, and says why, for a function that does not come back. */
+static bool vfio_dma_track_check_present(VFIODMATrack *t, Error **errp)
+{
+    if (vfio_dma_track_is_absent(t->vdev)) {
+        error_setg(errp, "%s: the device does not answer",
+                   t->vdev->vbasedev.name);
+        return false;
+    }
+    return true;
+}
+
 bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
                               uint16_t *val, Error **errp)
 {
@@ -87,6 +106,9 @@ bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr,
     uint16_t val_le;
     int ret;
 
+    if (!vfio_dma_track_check_present(t, errp)) {
+        return false;
+    }
     ret = vbasedev->io_ops->region_read(vbasedev, VFIO_PCI_CONFIG_REGION_INDEX,
                                         addr, sizeof(val_le), &val_le);
     if (ret != sizeof(val_le)) {
@@ -105,6 +127,9 @@ bool vfio_dma_track_write_word(VFIODMATrack *t, uint32_t addr,
     uint16_t val_le = cpu_to_le16(val);
     int ret;
 
+    if (!vfio_dma_track_check_present(t, errp)) {
+        return false;
+    }
     ret = vbasedev->io_ops->region_write(vbasedev,
                                          VFIO_PCI_CONFIG_REGION_INDEX,
                                          addr, sizeof(val_le), &val_le, false);
@@ -441,12 +466,26 @@ static void *vfio_dma_track_reset_thread(void *opaque)
 
 void vfio_dma_track_begin_reset(VFIODMATrack *t)
 {
+    uint16_t command;
+
     assert(!t->resetting);
 
     trace_vfio_dma_track_reset_begin(t->vdev->vbasedev.name);
-    t->resetting = true;
-    t->reset_over = false;
     t->reset_unrecorded = t->stopped;
+    /*
+     * For one that is not there the kernel would wait for a minute, and so
+     * would everybody who touches it meanwhile.
+     */
+    if (!vfio_dma_track_read_command(t, &command, NULL)) {
+        t->reset_ret = -ENODEV;
+        t->reset_us = 0;
+        qemu_bh_schedule(t->reset_bh);
+        return;
+    }
+
+    t->resetting = true;
+    t->reset_begun_at = g_get_monotonic_time();
+    t->reset_over = false;
     qemu_thread_create(&t->reset_thread, "vfio-reset",
                        vfio_dma_track_reset_thread, t, QEMU_THREAD_JOINABLE);
 }

@@ -71,6 +71,8 @@ struct VFIODMATrack {
     /* The reset in the background. Joined by vfio_dma_track_join(). */
     QemuThread reset_thread;
     bool resetting;
+    /* When it was begun, by g_get_monotonic_time(). */
+    int64_t reset_begun_at;
     /* The thread has done its work. Atomic. */
     bool reset_over;
     /* Written by the thread before @reset_over. 0 or -errno. */

@@ -38,6 +38,15 @@ void vfio_dma_track_exit(VFIOPCIDevice *vdev);
 void vfio_dma_track_device_reset(VFIOPCIDevice *vdev);
 
 /**
+ * vfio_dma_track_is_absent: the function does not come back from a reset
+ *
+ * The kernel lets nobody read or write its config space before it gives up,
+ * which takes a minute; who tries waits for that. Reads are all ones meanwhile,
+ * and writes go nowhere. With the BQL held.
+ */
+bool vfio_dma_track_is_absent(VFIOPCIDevice *vdev);
+
+/**
  * vfio_dma_track_filter_write: what of a config write may reach the hardware
  * @addr: first byte written
  * @val: what is written, in host byte order
