@@ -4,14 +4,16 @@
 
 SUITE ?=
 RUNS ?= 1
+SECONDS ?= 600
 
 help:
 	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
 	@echo '                     everything up first. RUNS=n repeats the move'
 	@echo 'make test            all test suites; SUITE=a,b only those:'
 	@echo '                     lint abi docs setup unit model build guest qtest'
-	@echo '                     conformance emulated nested'
+	@echo '                     fuzz conformance emulated nested'
 	@echo 'make test-full       also what is too long for every change'
+	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
 	@echo 'make docs            the documentation, in build/docs/index.html'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
 	@echo 'make module          the guest module, for the running kernel or KDIR='
@@ -43,6 +45,10 @@ docs:
 	@tests/docs/build.sh build/docs
 	@echo 'see build/docs/index.html'
 
+fuzz:
+	@tests/lib/setup.sh packages backports qemu fuzz
+	@tests/fuzz/run.py --seconds '$(SECONDS)'
+
 module:
 	$(MAKE) -C guest/kernel/dma-track
 
@@ -52,4 +58,4 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full demo docs module refresh clean
+.PHONY: help setup test test-full demo docs fuzz module refresh clean

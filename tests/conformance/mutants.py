@@ -114,9 +114,10 @@ class Tree:
         cache = os.path.join(paths.CACHE, 'mutants')
         os.makedirs(cache, exist_ok=True)
         for name in ('pydeps', 'ccache', 'downloads'):
-            link = os.path.join(cache, name)
-            if not os.path.lexists(link):
-                os.symlink(os.path.join(paths.CACHE, name), link)
+            link, shared = (os.path.join(cache, name),
+                            os.path.join(paths.CACHE, name))
+            if os.path.isdir(shared) and not os.path.lexists(link):
+                os.symlink(shared, link)
         environment = dict(os.environ, DMA_TRACK_CACHE=cache)
         environment.pop('DMA_TRACK_QEMU', None)
         self.build = os.path.join(cache, 'qemu', 'build')

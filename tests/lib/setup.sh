@@ -12,6 +12,7 @@
 #   setup.sh model        what only the model suite needs
 #   setup.sh docs         what only the documentation needs
 #   setup.sh iommufd      the first kernel's VFIO modules, with iommufd
+#   setup.sh fuzz         what only the fuzzer needs
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -32,6 +33,7 @@ bed_packages=(seabios ipxe-qemu qemu-system-data busybox-static cpio kmod
 lint_packages=(sparse codespell shellcheck reuse python3-flake8)
 model_packages=(spin)
 docs_packages=(python3-sphinx)
+fuzz_packages=(clang libclang-rt-14-dev)
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -215,6 +217,8 @@ step_packages() {
 }
 
 step_model() { install_packages "${model_packages[@]}"; }
+
+step_fuzz() { install_packages "${fuzz_packages[@]}"; }
 
 step_docs() { install_packages "${docs_packages[@]}"; }
 
@@ -462,7 +466,8 @@ flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 : >"$log"
 for step in "${@:-all}"; do
 	case $step in
-	packages | backports | qemu | kernel | lint | model | docs | iommufd)
+	packages | backports | qemu | kernel | lint | model | docs | iommufd | \
+		fuzz)
 		"step_$step" ;;
 	all)
 		step_packages

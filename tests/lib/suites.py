@@ -45,6 +45,8 @@ SUITES = {
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],
               1200),
+    'fuzz': (['tests/fuzz/run.py'], ['packages', 'backports', 'qemu', 'fuzz'],
+             1200),
     'conformance': (['tests/conformance/run.py'], ['all'], 1200),
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
     'nested': (['tests/host/nested/run.py'], ['all'], 3000),
@@ -182,7 +184,7 @@ def set_up(names):
         steps += [s for s in SUITES[name][1] if s not in steps]
     if 'all' in steps:
         steps = ['all'] + [s for s in steps
-                           if s in ('lint', 'model', 'docs')]
+                           if s in ('lint', 'model', 'docs', 'fuzz')]
     return subprocess.call(['tests/lib/setup.sh', *steps], cwd=ROOT) == 0
 
 
