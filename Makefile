@@ -11,7 +11,7 @@ help:
 	@echo '                     everything up first. RUNS=n repeats the move'
 	@echo 'make test            all test suites; SUITE=a,b only those:'
 	@echo '                     lint abi docs setup unit model build guest qtest'
-	@echo '                     fuzz conformance emulated nested'
+	@echo '                     fuzz conformance emulated nested quiesce'
 	@echo 'make test-full       also what is too long for every change'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
 	@echo 'make docs            the documentation, in build/docs/index.html'
