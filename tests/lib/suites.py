@@ -57,6 +57,7 @@ SUITES = {
 FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['packages', 'backports'],
                 3600),
+    'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
 }
 
 

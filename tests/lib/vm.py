@@ -403,9 +403,12 @@ class Agent(Channel):
 
 
 class Process:
-    """A QEMU on this machine. Its console and messages go to files."""
+    """A QEMU on this machine. Its console and messages go to files.
 
-    def __init__(self, name, arguments, directory):
+    fds: open files that it inherits.
+    """
+
+    def __init__(self, name, arguments, directory, fds=()):
         self.name = name
         self.console = os.path.join(directory, name + '.console')
         self.log = os.path.join(directory, name + '.log')
@@ -413,7 +416,7 @@ class Process:
             # pylint: disable=consider-using-with,subprocess-popen-preexec-fn
             self.process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=_die_with_parent)
+                preexec_fn=_die_with_parent, pass_fds=fds)
 
     def alive(self):
         return self.process.poll() is None

@@ -50,7 +50,7 @@ class Guest:
     """One QEMU. Use it as a context."""
 
     def __init__(self, directory, name, devices, modules, incoming=False,
-                 programs=None, kernel=None):
+                 programs=None, kernel=None, fds=()):
         self.kernel = kernel or paths.Kernel()
         self.directory = directory
         self.name = name
@@ -58,6 +58,7 @@ class Guest:
         self.modules = modules
         self.incoming = incoming
         self.programs = programs or {}
+        self.fds = fds
         self.process = None
         self.qmp = None
         self.agent = None
@@ -93,7 +94,8 @@ class Guest:
         return words
 
     def __enter__(self):
-        self.process = vm.Process(self.name, self.arguments(), self.directory)
+        self.process = vm.Process(self.name, self.arguments(), self.directory,
+                                  self.fds)
         try:
             self.qmp = vm.Qmp(f'QEMU {self.name}', self.path('qmp'), 30)
             self.qmp.open(30)

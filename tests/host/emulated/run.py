@@ -10,13 +10,17 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 
 # pylint: disable=wrong-import-position
 import paths   # noqa: E402
+import flush   # noqa: E402
 import hidden  # noqa: E402
 import judge   # noqa: E402
 import mail    # noqa: E402
 from tapwriter import Tap  # noqa: E402
 
 # The judge first: the others rest on it.
-PARTS = {'judge': judge.run, 'hidden': hidden.run, 'mail': mail.run}
+PARTS = {'judge': judge.run, 'hidden': hidden.run, 'mail': mail.run,
+         'flush': flush.run}
+# Too long for every change.
+FULL_PARTS = {'flush-full': flush.run_full}
 
 
 def main():
@@ -24,7 +28,7 @@ def main():
     directory = paths.scratch('emulated')
     for name in sys.argv[1:] or PARTS:
         tap.progress(name)
-        tap.run(PARTS[name], tap, directory)
+        tap.run({**PARTS, **FULL_PARTS}[name], tap, directory)
     return tap.done()
 
 
