@@ -40,7 +40,7 @@ SUITES = {
     'setup': (['tests/lib/setup_test.sh'],
               ['packages', 'backports', 'kernel'], 600),
     'model': (['tests/model/run.py'], ['packages', 'model'], 1200),
-    'unit': (['tests/guest/unit/run.sh'], ['packages'], 600),
+    'unit': (['tests/guest/unit/run.sh'], ['packages'], 900),
     'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint'], 600),
     'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],

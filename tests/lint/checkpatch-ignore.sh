@@ -35,6 +35,6 @@ tests/guest/unit/* | tests/guest/bench/native.c)
 	# Userspace, and stand-ins for kernel macros.
 	types+=(USE_NEGATIVE_ERRNO PREFER_DEFINED_ATTRIBUTE_MACRO CAMELCASE
 		MACRO_ARG_REUSE MEMORY_BARRIER COMPLEX_MACRO DATA_RACE
-		ARRAY_SIZE) ;;
+		ARRAY_SIZE VOLATILE) ;;
 esac
 (IFS=,; echo "${types[*]}")

@@ -25,6 +25,7 @@
 #include "table_frame.h"
 
 int shim_fail_in;
+size_t shim_allocated;
 
 /* --- TAP ---------------------------------------------------------------- */
 

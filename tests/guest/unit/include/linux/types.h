@@ -69,7 +69,12 @@ typedef struct { int v; } atomic_t;
 	(!__atomic_sub_fetch(&(a)->v, 1, __ATOMIC_SEQ_CST))
 #define atomic_set_release(a, n) \
 	__atomic_store_n(&(a)->v, n, __ATOMIC_RELEASE)
+#ifdef SHIM_STEPPED
+void shim_relax(void);
+#define cpu_relax()			shim_relax()
+#else
 #define cpu_relax()			sched_yield()
+#endif
 
 /* Often lets somebody else in at once, who would seldom come by himself. */
 static inline void shim_irq_restore(void)
@@ -134,6 +139,8 @@ static inline void __clear_bit_le(unsigned long nr, __le64 *bits)
  * zero, if it was positive.
  */
 extern int shim_fail_in;
+/* Bytes that were ever allocated. */
+extern size_t shim_allocated;
 static inline void *shim_alloc(size_t size)
 {
 	void *p;
@@ -142,12 +149,13 @@ static inline void *shim_alloc(size_t size)
 		return NULL;
 	if (posix_memalign(&p, PAGE_SIZE, size))
 		return NULL;
+	shim_allocated += size;
 	return memset(p, 0, size);
 }
 
 static inline void *alloc_pages_exact(size_t size, int gfp)
 {
-	return shim_alloc(size);
+	return shim_alloc((size + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE);
 }
 
 static inline void free_pages_exact(void *p, size_t size)
