@@ -15,6 +15,7 @@ help:
 	@echo 'make test-full       also what is too long for every change'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
 	@echo 'make docs            the documentation, in build/docs/index.html'
+	@echo 'make bench-guest     what the guest pays: build/bench/guest.json'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
 	@echo 'make module          the guest module, for the running kernel or KDIR='
 	@echo 'make refresh TREE=d  host/qemu-patch from a QEMU work tree'
@@ -37,6 +38,9 @@ test-full:
 	@tests/lib/setup.sh packages
 	@tests/lib/suites.py --full '$(SUITE)'
 
+bench-guest: setup
+	@tests/guest/bench/run.py
+
 demo: setup
 	@tests/host/nested/demo.py --runs '$(RUNS)'
 
@@ -58,4 +62,5 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full demo docs fuzz module refresh clean
+.PHONY: help setup test test-full bench-guest demo docs fuzz module refresh \
+	clean
