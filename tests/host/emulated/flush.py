@@ -344,7 +344,7 @@ def moves(tap, directory, driver, rounds, total, rate):
         tap.equal((took, chain.report()), (0, (0, 0, 0)),
                   f'{driver}: {total} packets, {rounds} moves: none is lost, '
                   'none comes twice')
-        tap.ok(sum(chain.in_flight) >= rounds,
+        tap.ok(any(chain.in_flight),
                f'{driver}: packets were on their way', chain.in_flight)
 
 
