@@ -134,7 +134,8 @@ def constants(prefix):
             found = re.match(r'#define (\w+)\s+(\w+)\s*(/\*.*\*/)?$', line)
             if found and found[1].startswith(prefix):
                 meaning = [found[3]] if found[3] else comment
-                words = ' '.join(_paragraphs(_plain('\n'.join(meaning))))
+                # What follows a blank line is for who reads the header.
+                words = (_paragraphs(_plain('\n'.join(meaning))) or [''])[0]
                 rows.append((found[1], found[2], words))
             comment = []
     if not rows:

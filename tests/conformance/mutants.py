@@ -88,8 +88,7 @@ MUTANTS = (
     ('DT-DEV-33', RAM, 'unsigned long dirty = rb->bmap[i] | '
      'rb->deferred_bmap[i];', 'unsigned long dirty = rb->bmap[i];'),
     ('DT-DEV-34', RAM, 'last_stage ? dirty | pinned[i]', 'last_stage ? dirty'),
-    ('DT-DEV-36', DEVICE, 'if (left <= 0) {',
-     'if (left <= 0) {\n            return true;'),
+    ('DT-DEV-36', DEVICE, 'if (left <= 0) {', 'if (0) {'),
     ('DT-DEV-37', CORE, 'ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);',
      'ok = true;'),
     ('DT-DEV-38', CORE, 'if (dma_track.unheard) {', 'if (0) {'),

@@ -8,6 +8,7 @@ tests.csv names tests for each requirement of Documentation/protocol.rst:
 
 qtest    a test of tests/host/qtest, and what it says, or all that it says
 driver   a test of driver.py here: the driver seen from the host
+flush    a test of the ring flush, which suite qtest runs
 guest    a part of tests/guest/vm, and a fact of it
 unit     a function of tests/guest/unit
 model    a model, and its mutant that breaks the rule
@@ -79,6 +80,8 @@ def exists(entry):
     if suite == 'qtest':
         # What it says is checked when it is run.
         return says(QTEST, 'test_' + test, '')
+    if suite == 'flush':
+        return says('tests/host/qtest/quiesce.py', 'test_' + test, '')
     if suite == 'driver':
         return says('tests/conformance/driver.py', test, fact)
     if suite == 'guest':
