@@ -44,12 +44,20 @@ def kernels():
             for name in listed]
 
 
+def debug_kernels():
+    """Those that tests/lib/setup.sh debug builds: [(name, root)]."""
+    return [(name, os.path.join(CACHE, 'kernels', name, 'root'))
+            for name in ('debug-memory', 'debug-races')]
+
+
 class Kernel:
     """An unpacked Debian kernel: image, modules, headers to build against."""
 
     def __init__(self, pinned=None):
         found = [(name, root) for name, root in kernels()
-                 if pinned in (None, name)]
+                 if pinned in (None, name)] or [
+                     (name, root) for name, root in debug_kernels()
+                     if pinned == name]
         if not found:
             raise Missing(f'kernel {pinned} is not in kernels.txt')
         name, self.root = found[0]
