@@ -65,6 +65,8 @@ for release in "${releases[@]}"; do
 	done
 	tap_run "every DMA function of $release is hooked or excused" \
 		every_function_is_accounted_for "$release"
+	tap_run "dkms adds, builds, installs and removes it for $release" \
+		tests/guest/boot/dkms.sh "$release"
 	# Not inside another kernel's tree, where there is none.
 	[ ! -e "$kernels/$release/root/usr/bin/make" ] || continue
 	tap_run "sparse finds nothing in the guest's module for $release" \

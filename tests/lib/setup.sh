@@ -13,6 +13,8 @@
 #   setup.sh docs         what only the documentation needs
 #   setup.sh iommufd      the first kernel's VFIO modules, with iommufd
 #   setup.sh fuzz         what only the fuzzer needs
+#   setup.sh boot         what makes modules and initial RAM disks, in a root of
+#                         its own: dkms, initramfs-tools, dracut
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -30,6 +32,9 @@ build_packages=(gcc g++ make ninja-build bzip2 xz-utils perl python3 python3-ven
 	libc6-dev git ccache)
 bed_packages=(seabios ipxe-qemu qemu-system-data busybox-static cpio kmod
 	iproute2 dwarves libelf1 e2fsprogs python3-tap)
+boot_packages=(dkms gcc-12 libelf1 pahole initramfs-tools-core dracut-core
+	mount udev busybox-static zstd xz-utils bash dash coreutils sed grep gawk
+	findutils util-linux libc-bin perl-base tar gzip)
 lint_packages=(sparse codespell shellcheck reuse python3-flake8)
 model_packages=(spin)
 docs_packages=(python3-sphinx)
@@ -359,6 +364,33 @@ unpack_kernel_and_tools() {
 		die "cannot make a device node in $dir: not root?"
 }
 
+# Where dkms, mkinitramfs and dracut are at home, without installing them.
+step_boot() {
+	local dir=$cache/boot archives
+	[ ! -e "$dir/root" ] || return 0
+	suite=bookworm
+	archives=$cache/apt-$suite/archives
+	need_space 800 "what makes initial RAM disks"
+	private_update
+	: >"$cache/apt-$suite/status"
+	rm -f "$archives"/*.deb
+	slowly "downloading dkms, initramfs-tools and dracut" \
+		private_apt apt-get -y --download-only \
+		-o Dir::State::status="$cache/apt-$suite/status" install \
+		"${boot_packages[@]}" ||
+		failed "downloading dkms" "Is the network there?"
+	rm -rf "$dir/unpacked"
+	mkdir -p "$dir/unpacked"
+	slowly "unpacking them" unpack_all "$dir/unpacked" "$archives"/*.deb ||
+		failed "unpacking them" "Is the disk full?"
+	rm -f "$archives"/*.deb
+	# What maintainer scripts would have made.
+	[ -e "$dir/unpacked/bin/sh" ] || ln -s dash "$dir/unpacked/bin/sh"
+	ln -sf gawk "$dir/unpacked/usr/bin/awk"
+	mkdir -p "$dir/unpacked/var/lib/dkms"
+	mv "$dir/unpacked" "$dir/root"
+}
+
 unpack_all() {
 	local dir=$1 deb
 	shift
@@ -467,7 +499,7 @@ flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 for step in "${@:-all}"; do
 	case $step in
 	packages | backports | qemu | kernel | lint | model | docs | iommufd | \
-		fuzz)
+		fuzz | boot)
 		"step_$step" ;;
 	all)
 		step_packages

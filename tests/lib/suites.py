@@ -41,8 +41,9 @@ SUITES = {
               ['packages', 'backports', 'kernel'], 600),
     'model': (['tests/model/run.py'], ['packages', 'model'], 1200),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 900),
-    'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint'], 600),
-    'guest': (['tests/guest/vm/run.py'], ['all'], 1200),
+    'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint', 'boot'],
+              900),
+    'guest': (['tests/guest/vm/run.py'], ['all', 'boot'], 2400),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],
               1200),
     'fuzz': (['tests/fuzz/run.py'], ['packages', 'backports', 'qemu', 'fuzz'],
@@ -184,8 +185,8 @@ def set_up(names):
     for name in names:
         steps += [s for s in SUITES[name][1] if s not in steps]
     if 'all' in steps:
-        steps = ['all'] + [s for s in steps
-                           if s in ('lint', 'model', 'docs', 'fuzz')]
+        steps = ['all'] + [s for s in steps if s not in (
+            'all', 'packages', 'backports', 'kernel', 'qemu')]
     return subprocess.call(['tests/lib/setup.sh', *steps], cwd=ROOT) == 0
 
 
