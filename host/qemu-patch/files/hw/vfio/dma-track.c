@@ -389,18 +389,21 @@ uint32_t vfio_dma_track_filter_write(VFIOPCIDevice *vdev, uint32_t addr,
                                      uint32_t val, int len)
 {
     VFIODMATrack *t = vdev->dma_track;
-    uint32_t control;
+    uint32_t dvsec;
     int i;
 
     if (!t) {
         return val;
     }
 
-    /* Flushing is the host's business. Zero asks for nothing. */
-    control = t->quiesce.flush + PCI_DMA_QUIESCE_CONTROL;
-    if (t->quiesce.flush && ranges_overlap(addr, len, control, 2)) {
+    /*
+     * Flushing is the host's business, and zero asks for nothing. Where the
+     * hardware has no such capability, it must not keep what the guest writes.
+     */
+    dvsec = t->quiesce.flush ?: t->dvsec;
+    if (dvsec && ranges_overlap(addr, len, dvsec, PCI_DMA_QUIESCE_LENGTH)) {
         for (i = 0; i < len; i++) {
-            if (addr + i == control || addr + i == control + 1) {
+            if (range_covers_byte(dvsec, PCI_DMA_QUIESCE_LENGTH, addr + i)) {
                 val &= ~((uint32_t)0xff << (i * 8));
             }
         }
