@@ -47,7 +47,7 @@ def kernels():
 def debug_kernels():
     """Those that tests/lib/setup.sh debug builds: [(name, root)]."""
     return [(name, os.path.join(CACHE, 'kernels', name, 'root'))
-            for name in ('debug-memory', 'debug-races')]
+            for name in ('debug-memory',)]
 
 
 class Kernel:

@@ -15,6 +15,7 @@
 #   setup.sh fuzz         what only the fuzzer needs
 #   setup.sh boot         what makes modules and initial RAM disks, in a root of
 #                         its own: dkms, initramfs-tools, dracut
+#   setup.sh debug        kernels that watch themselves, built from source
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -39,6 +40,9 @@ lint_packages=(sparse codespell shellcheck reuse python3-flake8)
 model_packages=(spin)
 docs_packages=(python3-sphinx)
 fuzz_packages=(clang libclang-rt-14-dev)
+debug_packages=(bc libelf-dev)
+# Of tests/guest/debug.
+debug_kernels=(memory)
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
@@ -492,6 +496,66 @@ build_iommufd() {
 	rm -rf "$work"
 }
 
+# Kernels of tests/guest/debug, small, from Debian's source. Each looks like
+# an unpacked one, with its build tree for headers.
+step_debug() {
+	local source=$cache/debug/source name to deb
+	install_packages "${debug_packages[@]}"
+	for name in "${debug_kernels[@]}"; do
+		to=$cache/kernels/debug-$name
+		[ ! -e "$to/root" ] || continue
+		need_space 4000 "building kernel debug-$name"
+		[ -e "$source" ] || {
+			find_deb linux-source-6.12 >/dev/null ||
+				download linux-source-6.12
+			deb=$(find_deb linux-source-6.12)
+			slowly "unpacking linux-source-6.12" \
+				extract_source "$deb" "$source" ||
+				failed "unpacking $deb" "Is the disk full?"
+		}
+		slowly "building kernel debug-$name (20 minutes, once)" \
+			build_debug "$name" "$source" "$to" ||
+			failed "building debug-$name" \
+				"(rm -r $cache/debug/$name starts over)"
+	done
+}
+
+extract_source() {
+	rm -rf "$2.new"
+	mkdir -p "$2.new"
+	dpkg-deb --fsys-tarfile "$1" |
+		tar -xO ./usr/src/linux-source-6.12.tar.xz |
+		tar -C "$2.new" -xJ --strip-components=1 &&
+		mv "$2.new" "$2"
+}
+
+build_debug() {
+	local build=$cache/debug/$1 source=$2 to=$3 room=$root/tests/guest/debug
+	local release
+	export CCACHE_DIR=$cache/ccache
+	mkdir -p "$build" "$to"
+	make -C "$source" O="$build" tinyconfig || return 1
+	(cd "$source" && scripts/kconfig/merge_config.sh -m -O "$build" \
+		"$build/.config" "$room/base.config" "$room/$1.config") ||
+		return 1
+	make -C "$source" O="$build" olddefconfig || return 1
+	"$room/check-config.sh" "$build/.config" "$room/base.config" \
+		"$room/$1.config" || return 1
+	make -C "$source" O="$build" CC="ccache gcc" -j"$(nproc)" bzImage \
+		modules || return 1
+	release=$(cat "$build/include/config/kernel.release")
+	rm -rf "$to/root.new"
+	mkdir -p "$to/root.new/boot" "$to/root.new/usr/src"
+	make -C "$source" O="$build" INSTALL_MOD_PATH="$to/root.new" \
+		INSTALL_MOD_STRIP=1 modules_install || return 1
+	cp "$build/arch/x86/boot/bzImage" "$to/root.new/boot/vmlinuz-$release"
+	rm -f "$to/root.new/lib/modules/$release/build" \
+		"$to/root.new/lib/modules/$release/source"
+	ln -s "$build" "$to/root.new/usr/src/linux-headers-$release"
+	echo "$release" >"$to/root.new/release"
+	mv "$to/root.new" "$to/root"
+}
+
 check_machine
 exec 9>"$cache/setup.lock"
 flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
@@ -499,7 +563,7 @@ flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 for step in "${@:-all}"; do
 	case $step in
 	packages | backports | qemu | kernel | lint | model | docs | iommufd | \
-		fuzz | boot)
+		fuzz | boot | debug)
 		"step_$step" ;;
 	all)
 		step_packages

@@ -59,6 +59,7 @@ FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['packages', 'backports'],
                 3600),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
+    'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),
 }
 
 

@@ -761,7 +761,8 @@ static void test_sync(void)
 
 	/* Without a host that wants it, syncs are skipped as ever. */
 	EXPECT(dma_set_mask_and_coherent(dev, DMA_BIT_MASK(64)) == 0);
-	EXPECT(dma_dev_need_sync(dev) == (DMA_TRACK_UNMAPS_ARE_SKIPPED ||
+	EXPECT(dma_dev_need_sync(dev) == (IS_ENABLED(CONFIG_DMA_API_DEBUG) ||
+					  DMA_TRACK_UNMAPS_ARE_SKIPPED ||
 					  !DMA_TRACK_SYNCS_ARE_SKIPPED));
 }
 
