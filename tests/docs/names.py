@@ -32,7 +32,6 @@ FILES = tracked()
 CODE = '\n'.join(read(os.path.join(ROOT, name)) for name in FILES
                  if name.startswith(('guest/', 'host/', 'include/'))
                  and os.path.isfile(os.path.join(ROOT, name)))
-MAKE = read(os.path.join(ROOT, 'Makefile'))
 SUITES = read(os.path.join(ROOT, 'tests', 'lib', 'suites.py'))
 TOP = {name.split('/')[0] for name in FILES if '/' in name}
 
@@ -46,12 +45,14 @@ def faults_of(name):
         path = name.rstrip('/')
         return not any(file == path or file.startswith(path + '/')
                        for file in FILES) and 'no such file'
-    found = re.match(r'make ([\w-]+)(?: SUITE=([\w,]+))?', name)
+    found = re.match(r'make (?:-C (\S+) )?([\w-]+)(?: SUITE=([\w,]+))?',
+                     name)
     if found:
-        if not re.search(rf'^{found[1]}:', MAKE, re.M):
+        makefile = read(os.path.join(ROOT, found[1] or '', 'Makefile'))
+        if not re.search(rf'^{found[2]}:', makefile, re.M):
             return 'no such target'
         return not all(f"'{suite}': (" in SUITES or suite in ('a', 'b')
-                       for suite in (found[2] or '').split(',') if suite) \
+                       for suite in (found[3] or '').split(',') if suite) \
             and 'no such suite'
     found = re.fullmatch(r'((?:x-)?[a-z]+(?:-[a-z]+)+)=\w*', name)
     if found:
