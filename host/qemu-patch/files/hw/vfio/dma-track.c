@@ -373,7 +373,9 @@ static bool vfio_dma_track_lift(VFIODMATrack *t, Error **errp)
 {
     uint16_t command = vfio_dma_track_guest_command(t);
 
-    if (!vfio_dma_track_write_word(t, PCI_COMMAND, command, errp)) {
+    /* Taken away for a migration, if the function could not be resumed then. */
+    if (!vfio_dma_quiesce_unblock(t, errp) ||
+        !vfio_dma_track_write_word(t, PCI_COMMAND, command, errp)) {
         return false;
     }
 
