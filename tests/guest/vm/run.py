@@ -578,8 +578,11 @@ def echo(tap, machine, driver, address):
 
 def write_and_read(tap, machine, driver, address):
     """Data to a disk and back, in requests of all sizes."""
+    # Before there is one, the pattern stands for itself.
     find = f"""for d in /sys/block/*; do
-        case $(readlink -f $d) in *{address}*) echo ${{d##*/}};; esac; done"""
+        [ -e "$d/dev" ] || continue
+        case "$(readlink -f "$d")" in *{address}*) echo "${{d##*/}}";; esac
+        done"""
     disk = guest.wait_until(lambda: machine.agent.run(find).strip(),
                             f'a disk of {driver}', 60)
     guest.wait_until(lambda: machine.succeeds(f'[ -b /dev/{disk} ]'),
