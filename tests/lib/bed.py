@@ -589,6 +589,9 @@ class Move:
         self.source.bed.l1.run('rm -f /run/migration')
         self.destination.qmp.command('migrate-incoming', uri=socket)
         self.source.agent.expect_successor(self.destination.agent)
+        # It tells also how it came here itself, if it was moved before.
+        with self.source.qmp.change:
+            self.source.qmp.events.clear()
         self.source.qmp.command('migrate', uri=socket)
 
     def wait_pass(self, number, deadline=120):

@@ -11,6 +11,9 @@ import vm
 PROVIDER = 'virtio-dma-track-pci'
 # Bytes per second: fast enough for the bed, and the same for every move.
 BANDWIDTH = 100 << 20
+# What move() hands on to move_pair().
+MOVE_OPTIONS = ('whole', 'mark_stop', 'bandwidth', 'network', 'before_stop',
+                'never_stops')
 
 
 def start_pair(test_bed, progress, destination_options=(), **options):
@@ -27,27 +30,86 @@ def start_pair(test_bed, progress, destination_options=(), **options):
     return source, destination
 
 
-def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
-         mark_stop=False, bandwidth=BANDWIDTH, network=True,
-         before_stop=None, never_stops=False, **options):
+def move(test_bed, progress, provider=PROVIDER, tracked_by=None,
+         destination_options=(), **how):
     """Move a guest under load from slot a to slot b; return the findings.
+
+    how: of move_pair(), the rest are options of both guests
+    """
+    ours = {key: how.pop(key) for key in MOVE_OPTIONS if key in how}
+    source, destination = start_pair(
+        test_bed, progress, destination_options, provider=provider,
+        tracked_by=tracked_by, **how)
+    result = move_pair(test_bed, progress, source, destination, **ours)
+    source.stop()
+    destination.stop()
+    return result
+
+
+class Journey:
+    """One guest that moves to and fro between the slots.
+
+    A guest takes longer to boot than to move. When a move was not completed,
+    the next begins with another guest.
+    """
+
+    def __init__(self, test_bed, progress):
+        self.bed = test_bed
+        self.progress = progress
+        self.guest = None
+
+    def move(self, here, there, **ours):
+        """Move; return the findings of move_pair().
+
+        here, there: options of the guest before and after. A guest that is
+        there already was started with the 'there' of the move before.
+        """
+        if self.guest:
+            source, self.guest = self.guest, None
+            slot = next(slot for slot in bed.SLOTS if slot != source.slot)
+            destination = self.bed.guest(slot, incoming=True, **there).launch()
+            self.progress(f'on from slot {source.slot}')
+            # Its driver begins anew, so that it has fresh frames.
+            source.run('''
+                dmesg -c > /dev/null
+                cd /sys/bus/pci/drivers/dma_oracle
+                for address in *:*; do
+                    echo $address > unbind
+                    echo $address > bind
+                done''')
+        else:
+            self.bed.stop_guests()
+            source, destination = start_pair(self.bed, self.progress, there,
+                                             **here)
+        result = move_pair(self.bed, self.progress, source, destination,
+                           **ours)
+        if result['status'] == 'completed':
+            source.stop()
+            self.bed.guests.remove(source)
+            self.guest = destination
+        return result
+
+
+def move_pair(test_bed, progress, source, destination, whole=True,
+              mark_stop=False, bandwidth=BANDWIDTH, network=True,
+              before_stop=None, never_stops=False):
+    """Move a guest under load to a QEMU that waits; return the findings.
 
     whole: its memory is expected to be whole, so wait for the traffic
     network: it has the virtual function, and traffic over it
-    before_stop: called when nothing but the completion is to come
+    before_stop: called with the source's slot when nothing but the completion
+    is to come
     never_stops: the device is left running, and all that it wrote is wanted
     mark_stop: take the stop of the vCPUs, not bus master off, as the time
     after which nothing may land (where a test suppresses bus master off).
     """
-    source, destination = start_pair(
-        test_bed, progress, provider=provider, tracked_by=tracked_by,
-        **options)
+    tracked = source.options.get('tracked_by') != 'external'
     traffic = None
     if network:
         traffic = load.Traffic(test_bed, source).start()
         progress('source: TCP and UDP traffic runs')
     device = load.Oracle(test_bed, source).prepare()
-    if tracked_by != 'external':
+    if tracked:
         load.wait_tracked(source)
     before = time.monotonic()
     migration = bed.Move(source, destination, progress)
@@ -57,9 +119,9 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
     progress('all memory was sent once; the device writes the frames again')
     device.work()
     if before_stop:
-        before_stop()
+        before_stop(source.slot)
     if mark_stop:
-        found = _complete_with_marker(test_bed, migration)
+        found = _complete_with_marker(migration)
     else:
         progress('frames are written; the migration may complete')
         found = migration.complete()
@@ -109,8 +171,6 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None, whole=True,
         **heard,
     }
     result.update(last_migration(statistics))
-    source.stop()
-    destination.stop()
     return result
 
 
@@ -135,11 +195,12 @@ def all_restored(guest):
     return None
 
 
-def _complete_with_marker(test_bed, migration):
+def _complete_with_marker(migration):
     """Write the marker as soon as QEMU says that the vCPUs are stopped."""
+    source = migration.source
     migration.allow()
-    migration.source.qmp.event('STOP', migration.DEADLINE)
-    test_bed.set_marker('a', oracle.MARK_STOPPED)
+    source.qmp.event('STOP', migration.DEADLINE)
+    source.bed.set_marker(source.slot, oracle.MARK_STOPPED)
     return migration.finish()
 
 
