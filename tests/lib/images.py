@@ -5,6 +5,7 @@ Whatever is built here is kept in the cache under a hash of everything that it
 was made of, so nothing is built twice and nothing stale is used.
 """
 
+import fcntl
 import hashlib
 import lzma
 import os
@@ -63,17 +64,21 @@ def _run(arguments, **options):
                             done.stdout.decode(errors='replace')[-3000:])
 
 
-def _cached(name, build):
+def cached(name, build):
     """The file IMAGES/name; build(path) makes it if it is not there."""
     path = os.path.join(IMAGES, name)
     if os.path.exists(path):
         os.utime(path)
-    else:
-        os.makedirs(IMAGES, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=IMAGES) as work:
-            partial = os.path.join(work, 'new')
-            build(partial)
-            os.rename(partial, path)
+        return path
+    os.makedirs(IMAGES, exist_ok=True)
+    # Suites that run at the same time want the same images.
+    with open(path + '.lock', 'w', encoding='ascii') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            with tempfile.TemporaryDirectory(dir=IMAGES) as work:
+                partial = os.path.join(work, 'new')
+                build(partial)
+                os.rename(partial, path)
     return path
 
 
@@ -87,7 +92,7 @@ def program(name):
         _run(['gcc', '-O2', '-Wall', '-Wextra', '-static', '-o', path,
               source])
 
-    return _cached(f'{name}-{_digest(_read(source))}', build)
+    return cached(f'{name}-{_digest(_read(source))}', build)
 
 
 def _tree(*directories):
@@ -130,7 +135,7 @@ def modules(kernel, rooms):
                 shutil.copy(os.path.join(work, directory, name + '.ko'), built)
                 _run(['strip', '--strip-debug', built])
 
-    directory = _cached(f'{"-".join(rooms)}-{key}', build)
+    directory = cached(f'{"-".join(rooms)}-{key}', build)
     return {name: os.path.join(directory, name + '.ko') for name in rooms}
 
 
@@ -202,7 +207,7 @@ class Tree:
         out.write(data + bytes(-len(data) % 4))
 
     def cached(self, name):
-        return _cached(f'{name}-{self.digest()}.cpio', self.write)
+        return cached(f'{name}-{self.digest()}.cpio', self.write)
 
 
 # --- Kernel modules in an image --------------------------------------------
@@ -359,7 +364,7 @@ def l1_initrd(kernel, l2_kernel, qemu, iommufd=False):
                     shutil.copyfileobj(file, out, 1 << 20)
 
     names = [os.path.basename(part) for part in parts]
-    return _cached(f'l1-{_digest(*names)}.cpio', build)
+    return cached(f'l1-{_digest(*names)}.cpio', build)
 
 
 def prune(keep_days=3):
@@ -368,8 +373,13 @@ def prune(keep_days=3):
         return
     for name in os.listdir(IMAGES):
         path = os.path.join(IMAGES, name)
-        if time.time() - os.stat(path).st_mtime > keep_days * 86400:
+        try:
+            if time.time() - os.stat(path).st_mtime < keep_days * 86400:
+                continue
             if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path)
             else:
                 os.unlink(path)
+        except FileNotFoundError:
+            # Another suite has just done with it.
+            pass

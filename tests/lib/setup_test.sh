@@ -184,6 +184,43 @@ damaged_package() {
 	succeeds kernel
 }
 
+# Suites that run at the same time want the same images, in an empty cache too.
+# A builder waits a moment for others to begin, which none of them may.
+same_image_three_times() {
+	local pids=() pid status=0
+	rm -rf "$DMA_TRACK_CACHE"
+	for _ in 1 2 3; do
+		PYTHONPATH=tests/lib python3 -c '
+import os
+import time
+import images
+
+
+def build(path):
+    os.mkdir(path)
+    with open(f"{images.IMAGES}/{os.getpid()}.builds", "x"):
+        end = time.monotonic() + 2
+    while time.monotonic() < end and builders() < 2:
+        time.sleep(0.01)
+    with open(f"{path}/{os.getpid()}", "x"):
+        pass
+
+
+def builders():
+    return sum(".builds" in name for name in os.listdir(images.IMAGES))
+
+
+images.cached("directory", build)
+assert builders() == 1, "built more than once"
+assert len(os.listdir(f"{images.IMAGES}/directory")) == 1' &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || status=1
+	done
+	return $status
+}
+
 tap_run 'another architecture is refused and named' wrong_architecture
 tap_run 'a package that cannot be installed is named' package_is_missing
 tap_run 'without root the command for root is shown' nobody_in_particular
@@ -200,4 +237,5 @@ tap_run 'another version of QEMU is refused and named' wrong_qemu
 tap_run 'a kernel that Debian does not have is named' unsupported_kernel
 tap_run 'what an interrupted run left does no harm' left_overs_do_no_harm
 tap_run 'a damaged package is named, and fetched again' damaged_package
+tap_run 'suites that want the same image get one' same_image_three_times
 tap_done
