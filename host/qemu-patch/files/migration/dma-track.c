@@ -131,6 +131,15 @@ static bool dma_track_function_stop(DMATrackFunction *fn, Error **errp)
     return fn->ops->stop(fn, errp);
 }
 
+static void dma_track_function_drain(DMATrackFunction *fn)
+{
+    if (!fn->ops || !fn->ops->drain) {
+        return;
+    }
+    trace_dma_track_function_drain(fn->name);
+    fn->ops->drain(fn);
+}
+
 static bool dma_track_function_quiesce(DMATrackFunction *fn, Error **errp)
 {
     if (!fn->ops || !fn->ops->quiesce) {
@@ -182,6 +191,9 @@ static void dma_track_vm_prepare(void *opaque, bool running, RunState state)
             /* dma_track_quiesce() tries again, and decides. */
             error_free(err);
         }
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        dma_track_function_drain(fn);
     }
 }
 
@@ -574,7 +586,10 @@ static void dma_track_provider_release(DMATrackProvider *p, Object *owner)
     object_unref(owner);
 }
 
-/* All of them stop before any is waited for: they write to each other. */
+/*
+ * They write to each other: all of them stop before any is waited for, and what
+ * they had begun lands before any is torn down.
+ */
 static bool dma_track_quiesce_functions(Error **errp)
 {
     DMATrackFunction *fn;
@@ -583,6 +598,9 @@ static bool dma_track_quiesce_functions(Error **errp)
         if (!dma_track_function_stop(fn, errp)) {
             return false;
         }
+    }
+    DMA_TRACK_FOREACH_FUNCTION(fn) {
+        dma_track_function_drain(fn);
     }
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         if (!dma_track_function_quiesce(fn, errp)) {

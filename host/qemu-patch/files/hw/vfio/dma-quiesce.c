@@ -197,32 +197,6 @@ static bool vfio_dma_quiesce_finish_busmaster(VFIODMATrack *t, Error **errp)
 
 /* --- IOMMU ------------------------------------------------------------- */
 
-/*
- * Other functions can lose their access to memory together with this one. Those
- * that are finishing what they had begun may do so first; whether they succeed
- * is seen when it is their turn.
- */
-static void vfio_dma_quiesce_wait_for_others(VFIODMATrack *t)
-{
-    VFIODevice *vbasedev;
-
-    QLIST_FOREACH(vbasedev, &t->vdev->vbasedev.bcontainer->device_list,
-                  container_next) {
-        VFIOPCIDevice *vdev = vfio_pci_from_vfio_device(vbasedev);
-        VFIODMATrack *other = vdev ? vdev->dma_track : NULL;
-
-        if (!other || other == t || !other->quiesce.begun ||
-            other->quiesce.quiet) {
-            continue;
-        }
-        if (vfio_dma_quiesce_method(other) == DMA_QUIESCE_FLUSH) {
-            vfio_dma_quiesce_finish_flush(other, NULL);
-        } else {
-            vfio_dma_quiesce_wait_pending(other, NULL);
-        }
-    }
-}
-
 static bool vfio_dma_quiesce_finish_iommu(VFIODMATrack *t, Error **errp)
 {
     VFIODevice *vbasedev = &t->vdev->vbasedev;
@@ -232,7 +206,6 @@ static bool vfio_dma_quiesce_finish_iommu(VFIODMATrack *t, Error **errp)
         dma_track_step_suppressed(DMA_TRACK_STEP_IOMMU)) {
         return true;
     }
-    vfio_dma_quiesce_wait_for_others(t);
     return vioc->block_dma(vbasedev, errp);
 }
 
@@ -249,7 +222,9 @@ bool vfio_dma_quiesce_unblock(VFIODMATrack *t, Error **errp)
 
 static bool vfio_dma_quiesce_finish_reset(VFIODMATrack *t, Error **errp)
 {
-    int64_t limit = vfio_dma_quiesce_limit(t);
+    /* Not from when it was told to stop: the others were waited for. */
+    int64_t limit = g_get_monotonic_time() +
+                    t->vdev->quiesce_timeout_ms * 1000LL;
 
     if (dma_track_step_suppressed(DMA_TRACK_STEP_RESET)) {
         return true;
@@ -336,12 +311,12 @@ void vfio_dma_quiesce_begin(VFIODMATrack *t)
     }
 }
 
-bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp)
+/* Try what is left of the first @nr_methods. True if one has worked. */
+static bool vfio_dma_quiesce_try(VFIODMATrack *t, int nr_methods)
 {
     VFIODMAQuiesce *q = &t->quiesce;
-    g_autoptr(GString) reasons = g_string_new(NULL);
 
-    for (; q->method < q->nr_methods; q->method++, q->begun = false) {
+    for (; q->method < nr_methods; q->method++, q->begun = false) {
         Error *err = NULL;
 
         if ((q->begun || vfio_dma_quiesce_begin_method(t, &err)) &&
@@ -356,17 +331,54 @@ bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp)
 
         q->quiet = false;
         vfio_dma_quiesce_record(t, err);
-        g_string_append_printf(reasons, "%s%s", reasons->len ? "; " : "",
-                               error_get_pretty(err));
         error_free(err);
     }
+    return false;
+}
 
-    if (reasons->len) {
-        error_setg(errp, "%s", reasons->str);
-    } else {
-        error_setg(errp, "%s: nothing has made the function quiet",
-                   t->fn.name);
+/* How many of the methods, which come first, leave all others undisturbed. */
+static int vfio_dma_quiesce_nr_mild(VFIODMAQuiesce *q)
+{
+    int nr = 0;
+
+    while (nr < q->nr_methods && q->methods[nr] < DMA_QUIESCE_IOMMU) {
+        nr++;
     }
+    return nr;
+}
+
+void vfio_dma_quiesce_drain(VFIODMATrack *t)
+{
+    VFIODMAQuiesce *q = &t->quiesce;
+
+    if (q->drained) {
+        return;
+    }
+    q->drained = true;
+
+    if (!vfio_dma_quiesce_try(t, vfio_dma_quiesce_nr_mild(q)) && q->begun &&
+        vfio_dma_track_check_bus_master(t, "after it was cleared", NULL)) {
+        vfio_dma_quiesce_wait_pending(t, NULL);
+    }
+}
+
+bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp)
+{
+    g_autoptr(GString) reasons = NULL;
+    DMAQuiesceStepInfoList *step;
+
+    if (vfio_dma_quiesce_try(t, t->quiesce.nr_methods)) {
+        return true;
+    }
+
+    reasons = g_string_new(NULL);
+    for (step = t->fn.steps; step; step = step->next) {
+        if (step->value->error) {
+            g_string_prepend(reasons, reasons->len ? "; " : "");
+            g_string_prepend(reasons, step->value->error);
+        }
+    }
+    error_setg(errp, "%s", reasons->str);
     return false;
 }
 
@@ -402,6 +414,7 @@ void vfio_dma_quiesce_forget(VFIODMATrack *t)
 {
     t->quiesce.method = 0;
     t->quiesce.begun = false;
+    t->quiesce.drained = false;
     t->quiesce.quiet = false;
 }
 

@@ -594,6 +594,15 @@ static bool vfio_dma_track_stop(DMATrackFunction *fn, Error **errp)
     return true;
 }
 
+static void vfio_dma_track_drain(DMATrackFunction *fn)
+{
+    VFIODMATrack *t = vfio_dma_track_from_fn(fn);
+
+    if (t->stopped) {
+        vfio_dma_quiesce_drain(t);
+    }
+}
+
 static bool vfio_dma_track_quiesce(DMATrackFunction *fn, Error **errp)
 {
     return vfio_dma_quiesce_finish(vfio_dma_track_from_fn(fn), errp);
@@ -740,6 +749,7 @@ static bool vfio_dma_track_is_idle(DMATrackFunction *fn)
 
 static const DMATrackFunctionOps vfio_dma_track_ops = {
     .stop = vfio_dma_track_stop,
+    .drain = vfio_dma_track_drain,
     .quiesce = vfio_dma_track_quiesce,
     .reset = vfio_dma_track_reset,
     .resume = vfio_dma_track_resume,

@@ -31,7 +31,9 @@ typedef struct VFIODMAQuiesce {
     bool begun;
     /* When, by g_get_monotonic_time(). */
     int64_t begun_at;
-    /* It was seen to work. */
+    /* What it had begun was waited for, for as long as that makes sense. */
+    bool drained;
+    /* The method in use was seen to work. */
     bool quiet;
 } VFIODMAQuiesce;
 
@@ -137,8 +139,9 @@ bool vfio_dma_quiesce_realize(VFIODMATrack *t, Error **errp);
  */
 uint16_t vfio_dma_quiesce_find(VFIODMATrack *t);
 
-/* See DMATrackFunctionOps.stop, .quiesce and .methods. */
+/* See DMATrackFunctionOps.stop, .drain, .quiesce and .methods. */
 void vfio_dma_quiesce_begin(VFIODMATrack *t);
+void vfio_dma_quiesce_drain(VFIODMATrack *t);
 bool vfio_dma_quiesce_finish(VFIODMATrack *t, Error **errp);
 DMAQuiesceList *vfio_dma_quiesce_methods(VFIODMATrack *t);
 

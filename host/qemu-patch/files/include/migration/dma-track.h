@@ -43,8 +43,16 @@ typedef struct DMATrackFunctionOps {
      */
     bool (*stop)(DMATrackFunction *fn, Error **errp);
     /*
+     * Wait, for a bounded time, until nothing of what the function began is in
+     * flight. Called after @stop of every function. Falls back to methods that
+     * are not destructive for other functions, and to no other: they may have
+     * writes to this one in flight. Whether it helped is for @quiesce to see.
+     * Idempotent.
+     */
+    void (*drain)(DMATrackFunction *fn);
+    /*
      * See to it, in a bounded time, that the function initiates nothing and
-     * that nothing of what it began is in flight. Called after @stop of every
+     * that nothing of what it began is in flight. Called after @drain of every
      * function; falls back to harder methods. Each method that was tried is
      * told by dma_track_function_record(). Idempotent.
      */
