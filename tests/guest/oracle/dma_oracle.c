@@ -20,9 +20,11 @@
 #include <linux/dma-mapping.h>
 #include <linux/interrupt.h>
 #include <linux/io-64-nonatomic-lo-hi.h>
+#include <linux/irq.h>
 #include <linux/kthread.h>
 #include <linux/log2.h>
 #include <linux/module.h>
+#include <linux/msi.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/random.h>
@@ -67,6 +69,12 @@ MODULE_PARM_DESC(periodic_us, "Interval of the periodic writer");
 #define ORACLE_STREAM_MIN_US	30000
 #define ORACLE_STREAM_STEPS	21
 #define ORACLE_STREAM_STEP_US	1000
+/* Requests that wait for their answers: all of them fit into the device. */
+#define ORACLE_ASKS		32
+/* In the cookie of a request. Seeds, of which others are made, begin with 0. */
+#define ORACLE_ASK		BIT(31)
+/* An answer that has not come by then never will. */
+#define ORACLE_ASK_TIMEOUT	(15 * HZ)
 
 struct oracle_desc {
 	__le64 addr;
@@ -93,6 +101,8 @@ enum oracle_state {
 	ORACLE_READY,
 	/* The stream and the periodic writer are going. */
 	ORACLE_STREAMING,
+	/* Requests are made, each as soon as the one before was answered. */
+	ORACLE_ASKING,
 	/* The device was reset under us; only a restore leads out of this. */
 	ORACLE_STOPPED,
 	/* It could not be brought back. */
@@ -103,6 +113,7 @@ static const char * const oracle_state_names[] = {
 	[ORACLE_IDLE] = "idle",
 	[ORACLE_READY] = "ready",
 	[ORACLE_STREAMING] = "streaming",
+	[ORACLE_ASKING] = "asking",
 	[ORACLE_STOPPED] = "stopped",
 	[ORACLE_DEAD] = "dead",
 };
@@ -154,6 +165,24 @@ struct oracle_queue {
 };
 
 /**
+ * struct oracle_asks - requests of which each waits for exactly one answer
+ * @cookies: of those that wait; 0 for a place that is free
+ * @asked: requests made
+ * @answered: of these, how many were answered
+ * @repeated: requests made again, because a reset had ended them
+ * @unexpected: answers that nobody waited for
+ * @silent: answers that were there without an interrupt that told of them
+ */
+struct oracle_asks {
+	u32 cookies[ORACLE_ASKS];
+	unsigned long asked;
+	unsigned long answered;
+	unsigned long repeated;
+	unsigned long unexpected;
+	unsigned long silent;
+};
+
+/**
  * struct oracle - one device
  * @pdev: the device
  * @regs: BAR 0
@@ -166,6 +195,8 @@ struct oracle_queue {
  * @sets: the streaming frames
  * @periodic: frames of the periodic writer, or NULL
  * @periodic_dma: their address for the device
+ * @mailbox: address for the device of the register NOTE of another test device,
+ *	or 0. Written while there is no @stream
  * @seed: of the next stamp; no two stamps have the same. Written under @lock,
  *	or by @stream while it runs
  * @stream: the thread that keeps transfers going. The queue is its own while it
@@ -174,6 +205,10 @@ struct oracle_queue {
  *	restore, read without a lock
  * @is_poke_armed: see README.md. Under @lock
  * @is_bus_reset_armed: the bus is reset before that. Under @lock
+ * @asks: written as the queue is
+ * @is_asking: more requests are to be made when one was answered; also after a
+ *	restore. Written under @lock
+ * @is_masked: the vector is masked. Under @lock
  * @wait: woken by the interrupt and by @stopping
  * @irqs: interrupts seen
  * @resets: times the device was reset under us. This and what follows is for
@@ -184,6 +219,7 @@ struct oracle_queue {
  * @stamps: frames stamped by commands
  * @completions: completions seen
  * @poked: times the device was poked
+ * @kept: interrupts that came when the vector was unmasked
  * @error: what went wrong last, never NULL
  */
 struct oracle {
@@ -199,12 +235,16 @@ struct oracle {
 	struct oracle_set sets[3];
 	void *periodic;
 	dma_addr_t periodic_dma;
+	dma_addr_t mailbox;
 	u64 seed;
 
 	struct task_struct *stream;
 	bool stopping;
 	bool is_poke_armed;
 	bool is_bus_reset_armed;
+	struct oracle_asks asks;
+	bool is_asking;
+	bool is_masked;
 	wait_queue_head_t wait;
 	atomic_t irqs;
 
@@ -215,6 +255,7 @@ struct oracle {
 	unsigned long stamps;
 	unsigned long completions;
 	unsigned long poked;
+	unsigned long kept;
 	const char *error;
 };
 
@@ -298,27 +339,73 @@ static u32 oracle_queue_room(const struct oracle_queue *q)
 }
 
 /* Fill in a descriptor. The caller has seen to it that there is room. */
-static void oracle_submit_stamp(struct oracle *o, dma_addr_t dma, u16 kind,
-				u16 flags, u32 delay_us)
+static struct oracle_desc *oracle_submit(struct oracle *o, u16 op, u16 kind,
+					 u32 delay_us)
 {
 	struct oracle_queue *q = o->queue;
 	struct oracle_desc *desc = &q->sq[q->tail % ORACLE_SQ_SIZE];
 
-	desc->addr = cpu_to_le64(dma);
-	desc->len = cpu_to_le32(PAGE_SIZE);
-	desc->op = cpu_to_le16(DMA_TEST_OP_STAMP | flags);
-	desc->kind = cpu_to_le16(kind);
-	desc->seed = cpu_to_le64(o->seed);
-	desc->delay_us = cpu_to_le32(delay_us);
-	desc->cookie = cpu_to_le32(lower_32_bits(o->seed));
+	*desc = (struct oracle_desc) {
+		.op = cpu_to_le16(op),
+		.kind = cpu_to_le16(kind),
+		.seed = cpu_to_le64(o->seed),
+		.delay_us = cpu_to_le32(delay_us),
+		.cookie = cpu_to_le32(lower_32_bits(o->seed)),
+	};
 	o->seed++;
 	q->tail++;
+	return desc;
+}
+
+static void oracle_submit_stamp(struct oracle *o, dma_addr_t dma, u16 kind,
+				u16 flags, u32 delay_us)
+{
+	struct oracle_desc *desc;
+
+	desc = oracle_submit(o, DMA_TEST_OP_STAMP | flags, kind, delay_us);
+	desc->addr = cpu_to_le64(dma);
+	desc->len = cpu_to_le32(PAGE_SIZE);
+}
+
+static void oracle_submit_mail(struct oracle *o, u32 delay_us)
+{
+	struct oracle_desc *desc;
+
+	desc = oracle_submit(o, DMA_TEST_OP_STAMP, DMA_TEST_KIND_OTHER,
+			     delay_us);
+	desc->addr = cpu_to_le64(o->mailbox);
+	desc->len = cpu_to_le32(sizeof(u32));
+}
+
+static void oracle_submit_ask(struct oracle *o, u32 *ask, u32 delay_us)
+{
+	struct oracle_desc *desc;
+
+	desc = oracle_submit(o, DMA_TEST_OP_NOP | DMA_TEST_OP_IRQ,
+			     DMA_TEST_KIND_OTHER, delay_us);
+	desc->cookie |= cpu_to_le32(ORACLE_ASK);
+	*ask = le32_to_cpu(desc->cookie);
 }
 
 static void oracle_ring_doorbell(struct oracle *o)
 {
 	/* writel() orders the descriptors before the doorbell. */
 	writel(o->queue->tail, o->regs + DMA_TEST_SQ_TAIL);
+}
+
+/* Also of a request that is answered twice. */
+static void oracle_answer(struct oracle *o, u32 cookie)
+{
+	unsigned int i;
+
+	for (i = 0; i < ORACLE_ASKS; i++) {
+		if (o->asks.cookies[i] == cookie) {
+			WRITE_ONCE(o->asks.cookies[i], 0);
+			o->asks.answered++;
+			return;
+		}
+	}
+	o->asks.unexpected++;
 }
 
 /* Take what has completed. Returns how many transfers are on their way. */
@@ -330,6 +417,7 @@ static u32 oracle_reap(struct oracle *o)
 		const u32 *entry = q->cq + ((q->head % q->nr_cq) <<
 					    ORACLE_CQ_SHIFT);
 		u64 first = le64_to_cpu(READ_ONCE(*(const __le64 *)entry));
+		u32 cookie;
 
 		if (lower_32_bits(first) != q->head + 1)
 			break;
@@ -337,6 +425,9 @@ static u32 oracle_reap(struct oracle *o)
 		dma_rmb();
 		if (upper_32_bits(first) != DMA_TEST_COMP_OK)
 			o->error = "the device could not do a transfer";
+		cookie = le32_to_cpu(READ_ONCE(*(const __le32 *)(entry + 2)));
+		if (cookie & ORACLE_ASK)
+			oracle_answer(o, cookie);
 		q->head++;
 		o->completions++;
 	}
@@ -580,6 +671,12 @@ static int oracle_selftest(struct oracle *o)
 
 /* --- Stream ----------------------------------------------------------- */
 
+static u32 oracle_stream_delay(unsigned int n)
+{
+	return ORACLE_STREAM_MIN_US +
+	       n % ORACLE_STREAM_STEPS * ORACLE_STREAM_STEP_US;
+}
+
 static int oracle_stream_thread(void *data)
 {
 	struct oracle *o = data;
@@ -593,10 +690,10 @@ static int oracle_stream_thread(void *data)
 		while (oracle_queue_room(o->queue)) {
 			oracle_submit_stamp(o, set->frames[n % set->nr].dma,
 					    set->kind, 0,
-					    ORACLE_STREAM_MIN_US +
-					    n % ORACLE_STREAM_STEPS *
-					    ORACLE_STREAM_STEP_US);
+					    oracle_stream_delay(n));
 			n++;
+			if (o->mailbox && oracle_queue_room(o->queue))
+				oracle_submit_mail(o, oracle_stream_delay(n));
 		}
 		if (tail != o->queue->tail)
 			oracle_ring_doorbell(o);
@@ -612,6 +709,104 @@ static void oracle_stream_stop(struct oracle *o)
 
 	kthread_stop(o->stream);
 	o->stream = NULL;
+}
+
+/* --- Requests and answers --------------------------------------------- */
+
+static bool oracle_is_waiting(struct oracle *o)
+{
+	unsigned int i;
+
+	for (i = 0; i < ORACLE_ASKS; i++) {
+		if (READ_ONCE(o->asks.cookies[i]))
+			return true;
+	}
+	return false;
+}
+
+/* What a reset has ended is asked for again. */
+static void oracle_ask_again(struct oracle *o)
+{
+	unsigned int i;
+
+	for (i = 0; i < ORACLE_ASKS; i++) {
+		if (!o->asks.cookies[i])
+			continue;
+		oracle_submit_ask(o, &o->asks.cookies[i],
+				  oracle_stream_delay(i));
+		o->asks.repeated++;
+	}
+	oracle_ring_doorbell(o);
+}
+
+static void oracle_ask_more(struct oracle *o)
+{
+	unsigned int i;
+
+	for (i = 0; i < ORACLE_ASKS && READ_ONCE(o->is_asking); i++) {
+		if (o->asks.cookies[i])
+			continue;
+		oracle_submit_ask(o, &o->asks.cookies[i],
+				  oracle_stream_delay(i));
+		o->asks.asked++;
+	}
+	oracle_ring_doorbell(o);
+}
+
+/* Nothing but an interrupt makes it look: one that is lost is not made up. */
+static int oracle_ask_thread(void *data)
+{
+	struct oracle *o = data;
+
+	oracle_ask_again(o);
+	while (!kthread_should_stop()) {
+		int irqs = atomic_read(&o->irqs);
+
+		oracle_reap(o);
+		oracle_ask_more(o);
+		wake_up_all(&o->wait);
+		wait_event_idle(o->wait, atomic_read(&o->irqs) != irqs ||
+				kthread_should_stop());
+	}
+	return 0;
+}
+
+static int oracle_ask_start(struct oracle *o)
+{
+	struct task_struct *thread;
+
+	thread = kthread_run(oracle_ask_thread, o, "dma_oracle/%s",
+			     pci_name(o->pdev));
+	if (IS_ERR(thread))
+		return PTR_ERR(thread);
+
+	o->stream = thread;
+	o->state = ORACLE_ASKING;
+	return 0;
+}
+
+/* --- The vector ------------------------------------------------------- */
+
+static struct irq_data *oracle_irq_data(struct oracle *o)
+{
+	return irq_get_irq_data(pci_irq_vector(o->pdev,
+					       DMA_TEST_VECTOR_COMPLETION));
+}
+
+/* The interrupt that was held back has to come. */
+static int oracle_unmask(struct oracle *o)
+{
+	int irqs = atomic_read(&o->irqs);
+
+	o->is_masked = false;
+	pci_msi_unmask_irq(oracle_irq_data(o));
+	if (!wait_event_timeout(o->wait, atomic_read(&o->irqs) != irqs,
+				5 * HZ)) {
+		o->error = "the interrupt that was pending is lost";
+		return -ETIMEDOUT;
+	}
+	o->kept++;
+	return 0;
 }
 
 /* --- Commands, all under the lock ------------------------------------- */
@@ -709,6 +904,48 @@ static int oracle_cmd_stream(struct oracle *o)
 	return 0;
 }
 
+/* The other test device of this machine. The caller puts it. */
+static struct pci_dev *oracle_find_peer(struct oracle *o)
+{
+	struct pci_dev *pdev = NULL;
+
+	do {
+		pdev = pci_get_device(DMA_TEST_PCI_VENDOR, DMA_TEST_PCI_DEVICE,
+				      pdev);
+	} while (pdev == o->pdev);
+	return pdev;
+}
+
+static void oracle_mailbox_unmap(struct oracle *o)
+{
+	if (o->mailbox)
+		dma_unmap_resource(&o->pdev->dev, o->mailbox, sizeof(u32),
+				   DMA_FROM_DEVICE, 0);
+	o->mailbox = 0;
+}
+
+static int oracle_cmd_mail(struct oracle *o)
+{
+	struct pci_dev *peer;
+	dma_addr_t dma;
+
+	if (o->mailbox || o->state != ORACLE_READY)
+		return -EBUSY;
+
+	peer = oracle_find_peer(o);
+	if (!peer)
+		return -ENODEV;
+	dma = dma_map_resource(&o->pdev->dev,
+			       pci_resource_start(peer, DMA_TEST_BAR) +
+			       DMA_TEST_NOTE, sizeof(u32), DMA_FROM_DEVICE, 0);
+	pci_dev_put(peer);
+	if (dma_mapping_error(&o->pdev->dev, dma))
+		return -ENOMEM;
+
+	o->mailbox = dma;
+	return 0;
+}
+
 static int oracle_cmd_unstream(struct oracle *o)
 {
 	if (o->state != ORACLE_STREAMING)
@@ -720,9 +957,75 @@ static int oracle_cmd_unstream(struct oracle *o)
 	return oracle_drain(o);
 }
 
+/* What the driver does when it does nothing on its own. */
+static enum oracle_state oracle_calm(struct oracle *o)
+{
+	return o->periodic ? ORACLE_READY : ORACLE_IDLE;
+}
+
+static int oracle_cmd_ask(struct oracle *o)
+{
+	int rc;
+
+	if (o->state != oracle_calm(o))
+		return -EBUSY;
+
+	o->asks = (struct oracle_asks) {};
+	WRITE_ONCE(o->is_asking, true);
+	rc = oracle_ask_start(o);
+	if (rc)
+		WRITE_ONCE(o->is_asking, false);
+	return rc;
+}
+
+static int oracle_cmd_unask(struct oracle *o)
+{
+	unsigned long answered;
+
+	if (o->state != ORACLE_ASKING)
+		return -EBUSY;
+
+	WRITE_ONCE(o->is_asking, false);
+	wait_event_timeout(o->wait, !oracle_is_waiting(o) ||
+			   oracle_is_stopping(o), ORACLE_ASK_TIMEOUT);
+	if (oracle_is_stopping(o))
+		return -EIO;
+
+	oracle_stream_stop(o);
+	o->state = oracle_calm(o);
+	answered = o->asks.answered;
+	oracle_reap(o);
+	o->asks.silent = o->asks.answered - answered;
+	if (o->asks.silent || oracle_is_waiting(o))
+		return -ETIMEDOUT;
+	return 0;
+}
+
+/* Have an interrupt pending. */
+static int oracle_cmd_mask(struct oracle *o)
+{
+	if (o->state != oracle_calm(o) || o->is_masked)
+		return -EBUSY;
+
+	o->is_masked = true;
+	pci_msi_mask_irq(oracle_irq_data(o));
+	oracle_submit(o, DMA_TEST_OP_NOP | DMA_TEST_OP_IRQ,
+		      DMA_TEST_KIND_OTHER, 0);
+	oracle_ring_doorbell(o);
+	return oracle_drain(o);
+}
+
+static int oracle_cmd_unmask(struct oracle *o)
+{
+	if (!o->is_masked)
+		return -EBUSY;
+
+	return oracle_unmask(o);
+}
+
 static int oracle_cmd_selftest(struct oracle *o)
 {
-	if (o->state != ORACLE_IDLE && o->state != ORACLE_READY)
+	if (o->state != oracle_calm(o) || o->is_masked)
 		return -EBUSY;
 
 	return oracle_selftest(o);
@@ -742,10 +1045,12 @@ static int oracle_cmd_poke_arm_reset(struct oracle *o)
 
 static int oracle_cmd_release(struct oracle *o)
 {
-	if (o->state == ORACLE_STREAMING || o->state == ORACLE_STOPPED)
+	if (o->state == ORACLE_STREAMING || o->state == ORACLE_ASKING ||
+	    o->state == ORACLE_STOPPED)
 		return -EBUSY;
 
 	oracle_frames_free(o);
+	oracle_mailbox_unmap(o);
 	if (o->state == ORACLE_READY)
 		o->state = ORACLE_IDLE;
 	return 0;
@@ -759,6 +1064,11 @@ static const struct {
 	{ "stamp", oracle_cmd_stamp },
 	{ "stream", oracle_cmd_stream },
 	{ "unstream", oracle_cmd_unstream },
+	{ "mail", oracle_cmd_mail },
+	{ "ask", oracle_cmd_ask },
+	{ "unask", oracle_cmd_unask },
+	{ "mask", oracle_cmd_mask },
+	{ "unmask", oracle_cmd_unmask },
 	{ "selftest", oracle_cmd_selftest },
 	{ "poke arm", oracle_cmd_poke_arm },
 	{ "poke arm reset", oracle_cmd_poke_arm_reset },
@@ -818,6 +1128,13 @@ static int oracle_status_show(struct seq_file *m, void *unused)
 	seq_printf(m, "completions=%lu\n", READ_ONCE(o->completions));
 	seq_printf(m, "irqs=%d\n", atomic_read(&o->irqs));
 	seq_printf(m, "poked=%lu\n", READ_ONCE(o->poked));
+	seq_printf(m, "asked=%lu\n", READ_ONCE(o->asks.asked));
+	seq_printf(m, "answered=%lu\n", READ_ONCE(o->asks.answered));
+	seq_printf(m, "repeated=%lu\n", READ_ONCE(o->asks.repeated));
+	seq_printf(m, "unexpected=%lu\n", READ_ONCE(o->asks.unexpected));
+	seq_printf(m, "silent=%lu\n", READ_ONCE(o->asks.silent));
+	seq_printf(m, "kept=%lu\n", READ_ONCE(o->kept));
+	seq_printf(m, "mailbox=0x%llx\n", (u64)READ_ONCE(o->mailbox));
 	seq_printf(m, "error=%s\n", READ_ONCE(o->error));
 	return 0;
 }
@@ -919,6 +1236,8 @@ static void oracle_stop(struct oracle *o)
 
 	mutex_lock(&o->lock);
 	oracle_stream_stop(o);
+	/* What was answered before the reset is not asked for again. */
+	oracle_reap(o);
 	if (o->is_poke_armed)
 		oracle_poke(o);
 	o->state = ORACLE_STOPPED;
@@ -954,8 +1273,11 @@ static void oracle_restored(struct oracle *o)
 {
 	mutex_lock(&o->lock);
 	if (o->state == ORACLE_STOPPED) {
-		o->state = o->periodic ? ORACLE_READY : ORACLE_IDLE;
-		if (oracle_selftest(o))
+		o->state = oracle_calm(o);
+		if (o->is_masked)
+			oracle_unmask(o);
+		if (oracle_selftest(o) ||
+		    (oracle_is_waiting(o) && oracle_ask_start(o)))
 			o->state = ORACLE_DEAD;
 		else
 			o->restores++;
@@ -1122,6 +1444,7 @@ static void oracle_remove(struct pci_dev *pdev)
 	pci_wait_for_pending_transaction(pdev);
 	pci_clear_master(pdev);
 	oracle_frames_free(o);
+	oracle_mailbox_unmap(o);
 	oracle_queue_free(o, o->queue);
 	oracle_free_irq(o);
 	iounmap(o->regs);

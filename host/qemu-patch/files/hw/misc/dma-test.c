@@ -46,6 +46,8 @@ typedef enum DMATestFault {
     DMA_TEST_FAULT_FLUSH_NEVER,
     /* A ring flush ends with STATUS ERROR. */
     DMA_TEST_FAULT_FLUSH_ERROR,
+    /* What completes during a ring flush sends no interrupt. */
+    DMA_TEST_FAULT_FLUSH_SILENT,
     /* A transaction never ends: TRPND stays set, and a ring flush waits. */
     DMA_TEST_FAULT_PENDING,
     /* Configuration space reads as all ones, and cannot be written. */
@@ -53,7 +55,8 @@ typedef enum DMATestFault {
 } DMATestFault;
 
 static const char *const dma_test_fault_names[] = {
-    "none", "flush-never", "flush-error", "pending", "gone", NULL,
+    "none", "flush-never", "flush-error", "flush-silent", "pending", "gone",
+    NULL,
 };
 
 static const QEnumLookup dma_test_fault_lookup = {
@@ -314,6 +317,16 @@ static void dma_test_ring_fault(DMATestState *s, uint64_t addr, uint32_t len)
     s->error = true;
 }
 
+static void dma_test_interrupt(DMATestState *s)
+{
+    PCIDevice *pdev = PCI_DEVICE(s);
+
+    if (s->fault != DMA_TEST_FAULT_FLUSH_SILENT ||
+        !pci_dma_quiesce_is_flushing(pdev)) {
+        msix_notify(pdev, DMA_TEST_VECTOR_COMPLETION);
+    }
+}
+
 static void dma_test_complete(DMATestState *s, const DMATestTransfer *t,
                               uint32_t status)
 {
@@ -352,7 +365,7 @@ static void dma_test_complete(DMATestState *s, const DMATestTransfer *t,
         .cookie = t->cookie, .status = status,
     });
     if (t->op & DMA_TEST_OP_IRQ) {
-        msix_notify(PCI_DEVICE(s), DMA_TEST_VECTOR_COMPLETION);
+        dma_test_interrupt(s);
     }
 }
 
