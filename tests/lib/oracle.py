@@ -29,6 +29,8 @@ MARK_EXPOSED = 1
 MARK_STOPPED = 2
 # Value of the driver's note that its frames are fresh and zero.
 NOTE_FRESH = 1
+# ... and that the guest's processor hears nothing for a while.
+NOTE_DEAF = 2
 
 HEADER = struct.Struct('<8sIIQQ32x')
 RECORD = struct.Struct('<QQQQQIHHIIQ')

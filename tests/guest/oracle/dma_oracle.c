@@ -39,8 +39,8 @@ module_param(unmapped, uint, 0444);
 MODULE_PARM_DESC(unmapped, "Frames that are unmapped after their stamp");
 
 static uint mapped = 512;
-module_param(mapped, uint, 0444);
-MODULE_PARM_DESC(mapped, "Frames that stay mapped");
+module_param(mapped, uint, 0644);
+MODULE_PARM_DESC(mapped, "Frames that stay mapped, from the next prepare on");
 
 static uint ring = 64;
 module_param(ring, uint, 0444);
@@ -53,6 +53,10 @@ MODULE_PARM_DESC(inflight, "Frames with a transfer on its way");
 static uint periodic_us = 1000;
 module_param(periodic_us, uint, 0644);
 MODULE_PARM_DESC(periodic_us, "Interval of the periodic writer");
+
+static uint deaf_ms = 5000;
+module_param(deaf_ms, uint, 0644);
+MODULE_PARM_DESC(deaf_ms, "How long `deaf` keeps interrupts off");
 
 /* Sixteen completions a frame: 64 frames are as many entries as the sq has. */
 #define ORACLE_CQ_SHIFT		8
@@ -1043,6 +1047,21 @@ static int oracle_cmd_poke_arm_reset(struct oracle *o)
 	return oracle_cmd_poke_arm(o);
 }
 
+/* What a guest with one processor does that is in deep trouble: nothing. */
+static int oracle_cmd_deaf(struct oracle *o)
+{
+	unsigned long flags;
+	ktime_t end;
+
+	writel(DMA_TEST_NOTE_DEAF, o->regs + DMA_TEST_NOTE);
+	local_irq_save(flags);
+	end = ktime_add_ms(ktime_get(), deaf_ms);
+	while (ktime_before(ktime_get(), end))
+		cpu_relax();
+	local_irq_restore(flags);
+	return 0;
+}
+
 static int oracle_cmd_release(struct oracle *o)
 {
 	if (o->state == ORACLE_STREAMING || o->state == ORACLE_ASKING ||
@@ -1072,6 +1091,7 @@ static const struct {
 	{ "selftest", oracle_cmd_selftest },
 	{ "poke arm", oracle_cmd_poke_arm },
 	{ "poke arm reset", oracle_cmd_poke_arm_reset },
+	{ "deaf", oracle_cmd_deaf },
 	{ "release", oracle_cmd_release },
 };
 

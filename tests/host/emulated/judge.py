@@ -28,7 +28,8 @@ HEADER = 'host/qemu-patch/files/include/hw/misc/dma_test_abi.h'
 NUMBERS = {name: 'LOG_' + name for name in (
     'STAMP', 'COUNTER', 'COMPLETION', 'MARKER', 'MASTER_OFF', 'MASTER_ON',
     'RESET', 'ENABLE', 'DISABLE', 'FAULT', 'NOTE')}
-NUMBERS['NOTE_FRESH'] = 'NOTE_FRESH'
+for note in ('NOTE_FRESH', 'NOTE_DEAF'):
+    NUMBERS[note] = note
 
 
 def everybody_reads_the_same(tap, _directory):

@@ -81,6 +81,8 @@
 #define DMA_TEST_NOTE                   0x60
 /* The driver begins with fresh memory: what was written before is no matter. */
 #define DMA_TEST_NOTE_FRESH             1
+/* The guest's only processor is about to hear nothing for a while. */
+#define DMA_TEST_NOTE_DEAF              2
 
 #define DMA_TEST_MAX_ENTRIES            4096
 #define DMA_TEST_MAX_WIDTH              64
