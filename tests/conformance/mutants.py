@@ -40,7 +40,8 @@ MUTANTS = (
     ('DT-DEV-9', DEVICE, 'return "the guest gives an unknown reason";',
      'return NULL;'),
     ('DT-DEV-10', DEVICE, 'error_setg(errp, "untracked: the guest does not '
-     'know it");\n    return false;', 'return true;'),
+     'know it; see its kernel "\n               "log");\n    return false;',
+     'return true;'),
     ('DT-DEV-10', DEVICE, 'error_setg(errp, "untracked: the guest gives it '
      'the unknown state "', 'return true; error_setg(errp, "unknown state "'),
     ('DT-DEV-12', DEVICE, 'respond(s, elem, VIRTIO_DMA_TRACK_E_TYPE);',
@@ -96,8 +97,9 @@ MUTANTS = (
      '(p)) {\n        Error *err', '    if (0) {\n        Error *err'),
     ('DT-DEV-40', CORE, 'DMA_TRACK_PROVIDER_GET_CLASS(p)->stop(p);', ''),
     ('DT-DEV-41', CORE, 'error_setg(&err, "%s was unplugged during migration",'
-     ' fn->name);\n    dma_track_fail(err);', '(void)err;'),
-    ('DT-DEV-42', CORE, 'return dma_track_check_veto(errp);', 'return true;'),
+     ' label);\n    dma_track_fail(err);', '(void)err;'),
+    ('DT-DEV-42', CORE, 'reasons = dma_track_refusals();\n    if (!reasons) {',
+     'if (1) {'),
     ('DT-DEV-43', CORE, 'if (!dma_track_check_veto(errp)) {', 'if (0) {'),
     ('DT-DEV-44', CORE, 'if (migrate_postcopy_ram()) {', 'if (0) {'),
     ('DT-DEV-45', DEVICE, 's->reset_seq++;\n    return true;',

@@ -102,7 +102,7 @@ def messages():
         for function in PARTS:
             body = re.search(r'\n(?:static )?[^\n;]*\b' + function
                              + r'\([^;{]*\)\n\{(.*?)\n\}', text, re.S)
-            for said in re.findall(rf'return ({STRING})',
+            for said in re.findall(rf'return ((?:{STRING}\s*)+);',
                                    body[1] if body else ''):
                 if ' ' in said:
                     found.setdefault(sentence(said), path)

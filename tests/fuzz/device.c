@@ -278,6 +278,15 @@ uint32_t dma_track_function_sbdf(const DMATrackFunction *fn)
     return 8 + (fn - functions);
 }
 
+char *dma_track_function_label(const DMATrackFunction *fn)
+{
+    return g_strdup(fn->name);
+}
+
+void dma_track_changed(void)
+{
+}
+
 DMATrackFunction *dma_track_function_first(void)
 {
     return functions;
@@ -664,8 +673,13 @@ static void ask(VirtIODMATrack *s)
 {
     DMATrackProviderInfo *info = virtio_dma_track_query(DMA_TRACK_PROVIDER(s));
     struct virtio_dma_track_config config;
+    uint64_t pinned, streaming, coherent;
     int i;
 
+    pinned = virtio_dma_track_count_pinned(DMA_TRACK_PROVIDER(s), &streaming,
+                                           &coherent);
+    g_assert(pinned >= MAX(streaming, coherent) &&
+             pinned <= streaming + coherent);
     g_free(info->lost);
     g_free(info);
     virtio_dma_track_check(DMA_TRACK_PROVIDER(s), NULL);

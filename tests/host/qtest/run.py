@@ -23,28 +23,20 @@ sys.path[:0] = [HERE, os.path.join(HERE, '..', '..', 'lib')]
 # pylint: disable=wrong-import-position
 import guest as g                                       # noqa: E402
 from guest import DmaTrack, Edu, Failed, Qemu, QmpError, wait_for  # noqa: E402
+from moves import (                                     # noqa: E402
+    BULK, BULK_SIZE, EDU, EDU_BAR, EDU_SBDF, EDU_SLOT, MIB, TRACK_BAR,
+    TRACK_SLOT, WHO, fast, finish, over, power_off, slow, track,
+    wait_for_passes, wait_for_transfer)
+import eligibility                                      # noqa: E402
 import paths                                            # noqa: E402
 import quiesce                                          # noqa: E402
 from tapwriter import Tap                               # noqa: E402
-
-MIB = 1 << 20
-EDU_SLOT, TRACK_SLOT = 4, 5
-EDU_BAR, TRACK_BAR = 0xfea00000, 0xfeb00000
-EDU_SBDF = EDU_SLOT << 3
-EDU = ['-device', 'edu,id=edu,addr=%d,x-untracked-dma=on' % EDU_SLOT]
 
 # Guest memory of the migration tests. What lies low is sent first.
 PAYLOAD = 0x200000
 TARGET = 0x400000               # runs of eight pages from here on
 RUN = 8 * g.FRAME
-BULK, BULK_SIZE = 0x1000000, 0xe000000
 OLD, NEW = b'\x11' * g.FRAME, b'\x5a' * g.FRAME
-
-
-def track(options=''):
-    """Arguments for the device."""
-    return ['-device', 'virtio-dma-track-pci,id=track,addr=%d%s'
-            % (TRACK_SLOT, options)]
 
 
 class Bench:
@@ -108,55 +100,6 @@ class Bench:
             self.tap.ok(text in str(error), fact, 'got: %s' % error)
         else:
             self.tap.ok(False, fact, 'it was accepted')
-
-
-def over(qemu):
-    """The migration's final state, or None."""
-    status = qemu.status()
-    return status if status in ('completed', 'failed', 'cancelled') else None
-
-
-def finish(qemu, driver=None, **what):
-    """Play the guest until the migration is over; return its final state."""
-    end = []
-
-    def step():
-        end[:] = [over(qemu)] if over(qemu) else []
-        if not end and driver:
-            driver.serve(**what)
-        return end
-
-    if driver:
-        driver.give_up = lambda: over(qemu)
-    wait_for('end of the migration', step)
-    if driver:
-        driver.give_up = lambda: False
-    return end[0]
-
-
-def slow(qemu):
-    """Make the first pass last: low memory is sent long before the end."""
-    qemu.fill(BULK, BULK_SIZE, 0x77)
-    qemu.command('migrate-set-parameters', max_bandwidth=40 * MIB,
-                 downtime_limit=100)
-
-
-def wait_for_transfer(qemu, driver, size):
-    """Play the guest until so many bytes are sent."""
-    def step():
-        if over(qemu):
-            raise Failed('the migration is over too early: %s %s'
-                         % (over(qemu), qemu.error()))
-        if driver:
-            driver.serve()
-        ram = qemu.command('query-migrate').get('ram', {})
-        return ram.get('transferred', 0) > size
-    wait_for('%d bytes sent' % size, step)
-
-
-def fast(qemu):
-    """Let the rest go at once."""
-    qemu.command('migrate-set-parameters', max_bandwidth=1 << 33)
 
 
 # --- The device -----------------------------------------------------------
@@ -548,10 +491,10 @@ def test_refusals(bench):
                      'query-dma-track says so too', info)
 
     refused('refused: the guest has no driver',
-            'edu: untracked: the guest has no driver')
+            WHO + ': untracked: the guest has no driver')
     driver.become_ready()
     refused('refused: the guest does not know the function',
-            'edu: untracked: the guest does not know it')
+            WHO + ': untracked: the guest does not know it')
     for reason, text in ((g.BOUND_BEFORE, 'bound before tracking began'),
                          (g.NO_CAPABILITY, 'no capability'),
                          (g.BEHIND_API, 'behind the DMA API'),
@@ -559,7 +502,7 @@ def test_refusals(bench):
                          (99, 'no known reason')):
         driver.say(0, EDU_SBDF, g.UNTRACKED, reason)
         refused('refused: untracked, reason %d' % reason,
-                'edu: untracked: ')
+                WHO + ': untracked: ')
         bench.tap.ok(text in qemu.dma_track()['functions'][0]['reason'],
                      'with the reason: ' + text)
     driver.say(0, EDU_SBDF, 77)
@@ -585,7 +528,7 @@ def test_refusals(bench):
         except QmpError as error:
             bench.tap.skip('refused: ' + state, error)
             continue
-        bench.refused('refused: ' + state, 'edu: %s is not' % state,
+        bench.refused('refused: ' + state, WHO + ': %s is not' % state,
                       qemu.command, 'migrate', uri=path)
         qemu.command('migrate-set-capabilities', capabilities=[
             {'capability': name, 'state': False}])
@@ -620,7 +563,7 @@ def test_snapshot_is_refused(bench):
     qemu.command('blockdev-add', driver='qcow2', node_name='disk', file='file')
     error = run_job(qemu, 'snapshot-save', tag='t', vmstate='disk',
                     devices=['disk'])
-    bench.tap.ok('edu: a VM snapshot is not supported' in error,
+    bench.tap.ok(WHO + ': a VM snapshot is not supported' in error,
                  'refused: a snapshot', error)
 
 
@@ -824,18 +767,6 @@ def test_pinned_pages_are_not_sent_early(bench):
                     'a page that was deferred is sent when it is unpinned')
 
 
-def wait_for_passes(qemu, driver, number):
-    """Play the guest for so many passes of a migration that must not end."""
-    def passes():
-        driver.serve()
-        if over(qemu):
-            raise Failed('the migration is over: %s %s'
-                         % (over(qemu), qemu.error()))
-        ram = qemu.command('query-migrate').get('ram', {})
-        return ram.get('dirty-sync-count', 0) > number
-    wait_for('%d passes' % number, passes)
-
-
 def test_pinned_pages_count_as_downtime(bench):
     """More pinned than fits the downtime: not over until they are fewer."""
     qemu, _, driver = bench.guest()
@@ -894,7 +825,7 @@ def test_guest_breaks_its_promise(bench):
     for fact, act, text in (
             ('the lost word', lose, 'the guest has lost track'),
             ('becoming untracked for a while', untrack,
-             'edu became untracked during migration: its driver maps'),
+             WHO + ' became untracked during migration: its driver maps'),
             ('a reset of the device', restart,
              'track: the guest has reset the device during migration'),
             ('a malformed request', malform,
@@ -940,7 +871,7 @@ def test_untracked_without_a_request(bench):
             fast(qemu)
         bench.tap.equal(finish(qemu, driver), 'failed',
                         'becoming untracked fails the migration at ' + look)
-        bench.tap.ok('edu became untracked during migration: its driver maps'
+        bench.tap.ok(WHO + ' became untracked during migration: its driver'
                      in qemu.error(), 'and the text says so', qemu.error())
         bench.tap.ok(qemu.command('query-status')['running'],
                      'the guest runs on')
@@ -1172,12 +1103,6 @@ def test_pause_before_switchover(bench):
              lambda: dst.command('query-status')['running'])
 
 
-def power_off(qemu, slot):
-    """What the guest of a 'pc' machine does to a slot of bus 0."""
-    qemu.out(0xae10, 0, 'l')
-    qemu.out(0xae08, 1 << slot, 'l')
-
-
 def test_guest_unplugs_function(bench):
     """A guest can power off a slot, whatever the monitor allows."""
     qemu, _, driver = bench.guest(machine='pc')
@@ -1189,7 +1114,7 @@ def test_guest_unplugs_function(bench):
     fast(qemu)
     bench.tap.equal(finish(qemu, driver), 'failed',
                     'a guest that unplugs a function fails its migration')
-    bench.tap.ok('edu was unplugged during migration' in qemu.error(),
+    bench.tap.ok(WHO + ' was unplugged during migration' in qemu.error(),
                  'and the text says so', qemu.error())
     bench.tap.ok(qemu.command('query-status')['running'], 'the guest runs on')
 
@@ -1607,7 +1532,8 @@ def test_untracked_before_the_first_byte(bench):
 
 
 TESTS = [value for name, value in list(globals().items())
-         if name.startswith('test_')] + quiesce.TESTS
+         if name.startswith('test_')] + (
+             quiesce.TESTS + eligibility.TESTS)
 
 
 def main():

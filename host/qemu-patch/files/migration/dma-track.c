@@ -8,11 +8,16 @@
 #include "qapi/error.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-commands-dma-track.h"
+#include "qapi/qapi-events-dma-track.h"
 #include "qapi/qapi-visit-dma-track.h"
+#include "qapi/util.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
 #include "exec/target_page.h"
+#include "hw/core/boards.h"
 #include "hw/pci/dma-quiesce.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/pci/pci_device.h"
@@ -20,10 +25,18 @@
 #include "migration/misc.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
+#include "system/address-spaces.h"
 #include "system/runstate.h"
+#include "standard-headers/linux/virtio_dma_track.h"
 #include "migration.h"
 #include "options.h"
 #include "trace.h"
+
+/*
+ * How often we look whether the guest can be migrated, in ms: much that it
+ * depends on changes without a word, such as the lost word and parameters.
+ */
+#define DMA_TRACK_LOOK_MS 1000
 
 /*
  * Everything is protected by the BQL, except @active and @failed_set, which
@@ -31,6 +44,8 @@
  */
 static struct {
     QTAILQ_HEAD(, DMATrackFunction) functions;
+    /* See dma_track_bystander_register(). */
+    QTAILQ_HEAD(, DMATrackFunction) bystanders;
     DMATrackProvider *provider;
 
     /* Planes are in use: from dma_track_start() to dma_track_end(). */
@@ -53,10 +68,16 @@ static struct {
     DMATrackMigrationInfo last;
     bool last_valid;
 
+    /* Fires DMA_TRACK_LOOK_MS after the last look; NULL without functions. */
+    QEMUTimer *look_timer;
+    /* The reasons that the last event told of, or NULL if there was none. */
+    char *told;
+
     NotifierWithReturn migration_notifier;
     VMChangeStateEntry *vm_change;
 } dma_track = {
     .functions = QTAILQ_HEAD_INITIALIZER(dma_track.functions),
+    .bystanders = QTAILQ_HEAD_INITIALIZER(dma_track.bystanders),
 };
 
 static const TypeInfo dma_track_provider_info = {
@@ -80,6 +101,14 @@ uint32_t dma_track_function_sbdf(const DMATrackFunction *fn)
     /* All buses of a machine are in segment 0. */
     return PCI_BUILD_BDF(PCI_BUS_GET_CLASS(bus)->bus_num(bus),
                          fn->pdev->devfn);
+}
+
+char *dma_track_function_label(const DMATrackFunction *fn)
+{
+    uint32_t sbdf = dma_track_function_sbdf(fn);
+
+    return g_strdup_printf("%s (guest %02x:%02x.%x)", fn->name,
+                           PCI_BUS_NUM(sbdf), PCI_SLOT(sbdf), PCI_FUNC(sbdf));
 }
 
 DMATrackFunction *dma_track_function_first(void)
@@ -231,6 +260,36 @@ static int dma_track_migration_event(NotifierWithReturn *notify,
     return 0;
 }
 
+static void dma_track_look_timer(void *opaque);
+
+/* Of a function that nobody has looked at yet. */
+static void dma_track_function_init(DMATrackFunction *fn)
+{
+    fn->tracker = DMA_TRACKER_NOBODY;
+    fn->since = g_get_real_time() / G_USEC_PER_SEC;
+    fn->restored = DMA_TRACK_RESTORED_NONE;
+    if (!dma_track.look_timer) {
+        dma_track.look_timer = timer_new_ms(QEMU_CLOCK_REALTIME,
+                                            dma_track_look_timer, NULL);
+        timer_mod(dma_track.look_timer,
+                  qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + DMA_TRACK_LOOK_MS);
+    }
+}
+
+/* One function fewer: the last one needs no looking at. */
+static void dma_track_function_gone(void)
+{
+    if (!QTAILQ_EMPTY(&dma_track.functions) ||
+        !QTAILQ_EMPTY(&dma_track.bystanders)) {
+        dma_track_changed();
+        return;
+    }
+    timer_free(dma_track.look_timer);
+    dma_track.look_timer = NULL;
+    g_free(dma_track.told);
+    dma_track.told = NULL;
+}
+
 void dma_track_function_register(DMATrackFunction *fn)
 {
     assert(fn->tracked_by == DMA_TRACKED_BY_GUEST ||
@@ -245,7 +304,13 @@ void dma_track_function_register(DMATrackFunction *fn)
                                dma_track_migration_event);
     }
 
-    fn->restored = DMA_TRACK_RESTORED_NONE;
+    if (fn->tracked_by == DMA_TRACKED_BY_EXTERNAL) {
+        warn_report("%s: tracked by somebody else (dma-tracked-by=external): "
+                    "if nobody does, a migration loses what it writes",
+                    fn->name);
+    }
+
+    dma_track_function_init(fn);
     QTAILQ_INSERT_TAIL(&dma_track.functions, fn, next);
     trace_dma_track_function_register(fn->name,
                                       DMATrackedBy_str(fn->tracked_by));
@@ -253,6 +318,7 @@ void dma_track_function_register(DMATrackFunction *fn)
 
 void dma_track_function_unregister(DMATrackFunction *fn)
 {
+    g_autofree char *label = dma_track_function_label(fn);
     Error *err = NULL;
 
     trace_dma_track_function_unregister(fn->name);
@@ -261,8 +327,26 @@ void dma_track_function_unregister(DMATrackFunction *fn)
     fn->steps = NULL;
 
     /* The planes say nothing of it any more, but it has written memory. */
-    error_setg(&err, "%s was unplugged during migration", fn->name);
+    error_setg(&err, "%s was unplugged during migration", label);
     dma_track_fail(err);
+    dma_track_function_gone();
+}
+
+void dma_track_bystander_register(DMATrackFunction *fn)
+{
+    assert(fn->tracked_by == DMA_TRACKED_BY_DEVICE);
+
+    dma_track_function_init(fn);
+    QTAILQ_INSERT_TAIL(&dma_track.bystanders, fn, next);
+    trace_dma_track_function_register(fn->name,
+                                      DMATrackedBy_str(fn->tracked_by));
+}
+
+void dma_track_bystander_unregister(DMATrackFunction *fn)
+{
+    trace_dma_track_function_unregister(fn->name);
+    QTAILQ_REMOVE(&dma_track.bystanders, fn, next);
+    dma_track_function_gone();
 }
 
 static bool dma_track_emulated_stop(DMATrackFunction *fn, Error **errp)
@@ -305,18 +389,33 @@ static bool dma_track_function_is_emulated(const DMATrackFunction *fn)
     return !fn->ops || fn->ops == &dma_track_emulated_ops;
 }
 
-void dma_track_register_emulated(PCIDevice *pdev)
+bool dma_track_register_emulated(PCIDevice *pdev, Error **errp)
 {
-    DMATrackFunction *fn = g_new0(DMATrackFunction, 1);
+    int tracked_by = qapi_enum_parse(&DMATrackedBy_lookup, pdev->tracked_by,
+                                     DMA_TRACKED_BY_AUTO, errp);
+    DMATrackFunction *fn;
 
+    if (tracked_by < 0) {
+        return false;
+    }
+    if (tracked_by == DMA_TRACKED_BY_AUTO) {
+        tracked_by = DMA_TRACKED_BY_GUEST;
+    }
+
+    fn = g_new0(DMATrackFunction, 1);
     fn->pdev = pdev;
+    fn->name = g_strdup(DEVICE(pdev)->id ?: object_get_typename(OBJECT(pdev)));
+    fn->tracked_by = tracked_by;
+    if (tracked_by == DMA_TRACKED_BY_DEVICE) {
+        dma_track_bystander_register(fn);
+        return true;
+    }
     if (pdev->dma_quiesce) {
         fn->ops = &dma_track_emulated_ops;
         fn->has_capability = true;
     }
-    fn->name = g_strdup(DEVICE(pdev)->id ?: object_get_typename(OBJECT(pdev)));
-    fn->tracked_by = DMA_TRACKED_BY_GUEST;
     dma_track_function_register(fn);
+    return true;
 }
 
 void dma_track_unregister_emulated(PCIDevice *pdev)
@@ -326,6 +425,14 @@ void dma_track_unregister_emulated(PCIDevice *pdev)
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         if (fn->pdev == pdev && dma_track_function_is_emulated(fn)) {
             dma_track_function_unregister(fn);
+            g_free((char *)fn->name);
+            g_free(fn);
+            return;
+        }
+    }
+    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
+        if (fn->pdev == pdev && dma_track_function_is_emulated(fn)) {
+            dma_track_bystander_unregister(fn);
             g_free((char *)fn->name);
             g_free(fn);
             return;
@@ -375,6 +482,7 @@ bool dma_track_provider_register(DMATrackProvider *p, Error **errp)
         return false;
     }
     dma_track.provider = p;
+    dma_track_changed();
     return true;
 }
 
@@ -390,6 +498,7 @@ void dma_track_provider_unregister(DMATrackProvider *p)
                    object_get_typename(OBJECT(p)));
         dma_track_fail(err);
     }
+    dma_track_changed();
 }
 
 void dma_track_fail(Error *err)
@@ -440,6 +549,11 @@ static bool dma_track_check_function(DMATrackFunction *fn, Error **errp)
     if (fn->tracked_by == DMA_TRACKED_BY_EXTERNAL || !fn->pdev->enabled) {
         return true;
     }
+    if (pci_device_iommu_address_space(fn->pdev) != &address_space_memory) {
+        error_setg(errp, "it is behind an IOMMU of the guest, which is not "
+                   "supported; give the guest none");
+        return false;
+    }
     if (p) {
         return DMA_TRACK_PROVIDER_GET_CLASS(p)->check_function(p, fn, errp);
     }
@@ -447,11 +561,48 @@ static bool dma_track_check_function(DMATrackFunction *fn, Error **errp)
         return true;
     }
     if (fn->untracked_error) {
-        error_propagate(errp, error_copy(fn->untracked_error));
+        error_setg(errp, "there is no virtio-dma-track device, and %s",
+                   error_get_pretty(fn->untracked_error));
     } else {
         error_setg(errp, "there is no virtio-dma-track device");
     }
     return false;
+}
+
+/*
+ * Who tracks @fn now? If it is nobody, and a migration could not begin because
+ * of that, @errp says why.
+ */
+static DMATracker dma_track_function_look(DMATrackFunction *fn, Error **errp)
+{
+    DMATracker tracker = DMA_TRACKER_NOBODY;
+    bool ok;
+
+    if (fn->tracked_by == DMA_TRACKED_BY_DEVICE) {
+        ok = !fn->ops || !fn->ops->check || fn->ops->check(fn, errp);
+    } else {
+        ok = dma_track_check_function(fn, errp);
+    }
+    if (ok) {
+        switch (fn->tracked_by) {
+        case DMA_TRACKED_BY_DEVICE:
+            tracker = DMA_TRACKER_DEVICE;
+            break;
+        case DMA_TRACKED_BY_EXTERNAL:
+            tracker = DMA_TRACKER_EXTERNAL;
+            break;
+        default:
+            /* An emulated one is let through without a provider. */
+            tracker = dma_track.provider ? DMA_TRACKER_GUEST
+                                         : DMA_TRACKER_NOBODY;
+            break;
+        }
+    }
+    if (tracker != fn->tracker) {
+        fn->tracker = tracker;
+        fn->since = g_get_real_time() / G_USEC_PER_SEC;
+    }
+    return tracker;
 }
 
 /*
@@ -467,16 +618,17 @@ static strList *dma_track_veto(void)
     DMATrackFunction *fn;
 
     DMA_TRACK_FOREACH_FUNCTION(fn) {
+        g_autofree char *label = NULL;
         Error *err = NULL;
 
         guest_tracked |= fn->tracked_by == DMA_TRACKED_BY_GUEST;
-        if (dma_track_check_function(fn, &err)) {
+        dma_track_function_look(fn, &err);
+        if (!err) {
             continue;
         }
-        /* Without a provider the text names the function already. */
-        QAPI_LIST_APPEND(tail, p ? g_strdup_printf("%s: %s", fn->name,
-                                                   error_get_pretty(err))
-                                 : g_strdup(error_get_pretty(err)));
+        label = dma_track_function_label(fn);
+        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: %s", label,
+                                               error_get_pretty(err)));
         error_free(err);
     }
     if (p && guest_tracked) {
@@ -490,20 +642,27 @@ static strList *dma_track_veto(void)
     return reasons;
 }
 
+/* All of @reasons as one text, which is empty if there is none. */
+static char *dma_track_join(const strList *reasons)
+{
+    GString *text = g_string_new(NULL);
+
+    for (; reasons; reasons = reasons->next) {
+        g_string_append_printf(text, "%s%s", text->len ? "; " : "",
+                               reasons->value);
+    }
+    return g_string_free(text, false);
+}
+
 static bool dma_track_check_veto(Error **errp)
 {
     g_autoptr(strList) reasons = dma_track_veto();
-    g_autoptr(GString) text = g_string_new(NULL);
-    strList *reason;
+    g_autofree char *text = dma_track_join(reasons);
 
     if (!reasons) {
         return true;
     }
-    for (reason = reasons; reason; reason = reason->next) {
-        g_string_append_printf(text, "%s%s", text->len ? "; " : "",
-                               reason->value);
-    }
-    error_setg(errp, "%s", text->str);
+    error_setg(errp, "%s", text);
     return false;
 }
 
@@ -538,31 +697,164 @@ static const char *dma_track_unsupported(void)
     if (migrate_colo()) {
         return "COLO";
     }
+    if (current_machine->cgs) {
+        return "a confidential guest";
+    }
     return NULL;
+}
+
+bool dma_track_check_rdma(Error **errp)
+{
+    DMATrackFunction *fn = dma_track_function_first();
+    g_autofree char *label = NULL;
+
+    if (!fn) {
+        return true;
+    }
+    label = dma_track_function_label(fn);
+    error_setg(errp, "%s: RDMA is not supported with functions whose DMA QEMU "
+               "cannot see", label);
+    return false;
+}
+
+/* Is more pinned now than the provider allows? Not of a VM that is stopped. */
+static bool dma_track_check_max_pinned(Error **errp)
+{
+    DMATrackProvider *p = dma_track.provider;
+    uint64_t streaming, coherent, max;
+
+    if (!dma_track_wanted() || !runstate_is_running()) {
+        return true;
+    }
+    max = DMA_TRACK_PROVIDER_GET_CLASS(p)->max_pinned(p);
+    if (!max || DMA_TRACK_PROVIDER_GET_CLASS(p)->count_pinned(p, &streaming,
+                                                              &coherent) <=
+                max >> VIRTIO_DMA_TRACK_FRAME_SHIFT) {
+        return true;
+    }
+    /* Not how much: the reason is the same as long as it is too much. */
+    error_setg(errp, "the guest's devices hold more memory pinned than "
+               "max-pinned allows, which is %" PRIu64 " bytes", max);
+    return false;
+}
+
+/* Why a migration would be refused on account of functions: one text each. */
+static strList *dma_track_refusals(void)
+{
+    DMATrackFunction *fn = dma_track_function_first();
+    const char *unsupported = dma_track_unsupported();
+    g_autofree char *label = NULL;
+    strList *reasons = NULL;
+    strList **tail = &reasons;
+    Error *err = NULL;
+
+    if (!fn || migrate_mode_is_cpr()) {
+        return NULL;
+    }
+    label = dma_track_function_label(fn);
+    if (runstate_check(RUN_STATE_SUSPENDED)) {
+        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: the guest is suspended: it "
+                                               "wakes up without logging what "
+                                               "its devices write", label));
+    }
+    if (unsupported) {
+        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: %s is not supported with "
+                                               "functions whose DMA QEMU "
+                                               "cannot see", label,
+                                               unsupported));
+    }
+    *tail = dma_track_veto();
+    while (*tail) {
+        tail = &(*tail)->next;
+    }
+    if (!dma_track_check_max_pinned(&err)) {
+        QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
+        error_free(err);
+    }
+    return reasons;
 }
 
 bool dma_track_save_prepare(Error **errp)
 {
-    DMATrackFunction *fn = dma_track_function_first();
-    const char *unsupported;
+    g_autoptr(strList) reasons = NULL;
+    g_autofree char *text = NULL;
 
     dma_track_forget_failed();
-    if (!fn || migrate_mode_is_cpr()) {
+    reasons = dma_track_refusals();
+    if (!reasons) {
         return true;
     }
+    text = dma_track_join(reasons);
+    error_setg(errp, "%s", text);
+    return false;
+}
 
-    if (runstate_check(RUN_STATE_SUSPENDED)) {
-        error_setg(errp, "%s: the guest is suspended: it wakes up without "
-                   "logging what its devices write", fn->name);
-        return false;
+/*
+ * Why migrate would be refused now: on account of functions, and of all else
+ * that does not depend on its URI. A text that two have is told once.
+ */
+static strList *dma_track_reasons(void)
+{
+    strList *reasons = dma_track_refusals();
+    strList **tail = &reasons;
+    DMATrackFunction *fn;
+
+    while (*tail) {
+        tail = &(*tail)->next;
     }
-    unsupported = dma_track_unsupported();
-    if (unsupported) {
-        error_setg(errp, "%s: %s is not supported with functions whose DMA "
-                   "QEMU cannot see", fn->name, unsupported);
-        return false;
+    migration_list_refusals(tail);
+    while (*tail) {
+        tail = &(*tail)->next;
     }
-    return dma_track_check_veto(errp);
+    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
+        const strList *reason;
+        Error *err = NULL;
+
+        dma_track_function_look(fn, &err);
+        if (!err) {
+            continue;
+        }
+        for (reason = reasons; reason; reason = reason->next) {
+            if (!strcmp(reason->value, error_get_pretty(err))) {
+                break;
+            }
+        }
+        if (!reason) {
+            QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
+        }
+        error_free(err);
+    }
+    return reasons;
+}
+
+/* Tell management what has changed. A migration that runs tells by itself. */
+static void dma_track_look_timer(void *opaque)
+{
+    g_autoptr(strList) reasons = NULL;
+    g_autofree char *text = NULL;
+
+    timer_mod(dma_track.look_timer,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + DMA_TRACK_LOOK_MS);
+    if (migration_is_running() || runstate_check(RUN_STATE_INMIGRATE)) {
+        return;
+    }
+
+    reasons = dma_track_reasons();
+    text = dma_track_join(reasons);
+    if (dma_track.told && !strcmp(text, dma_track.told)) {
+        return;
+    }
+    g_free(dma_track.told);
+    dma_track.told = g_steal_pointer(&text);
+    trace_dma_track_changed(dma_track.told);
+    qapi_event_send_dma_track_changed(!reasons, reasons);
+}
+
+void dma_track_changed(void)
+{
+    if (dma_track.look_timer) {
+        timer_mod(dma_track.look_timer, 0);
+    }
 }
 
 /*
@@ -586,16 +878,27 @@ static void dma_track_provider_release(DMATrackProvider *p, Object *owner)
     object_unref(owner);
 }
 
+/* What a function's owner says names the host's device; add the guest's. */
+static void dma_track_prepend_address(Error **errp, const DMATrackFunction *fn)
+{
+    uint32_t sbdf = dma_track_function_sbdf(fn);
+
+    error_prepend(errp, "guest %02x:%02x.%x: ", PCI_BUS_NUM(sbdf),
+                  PCI_SLOT(sbdf), PCI_FUNC(sbdf));
+}
+
 /*
  * They write to each other: all of them stop before any is waited for, and what
  * they had begun lands before any is torn down.
  */
 static bool dma_track_quiesce_functions(Error **errp)
 {
+    ERRP_GUARD();
     DMATrackFunction *fn;
 
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         if (!dma_track_function_stop(fn, errp)) {
+            dma_track_prepend_address(errp, fn);
             return false;
         }
     }
@@ -604,6 +907,7 @@ static bool dma_track_quiesce_functions(Error **errp)
     }
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         if (!dma_track_function_quiesce(fn, errp)) {
+            dma_track_prepend_address(errp, fn);
             return false;
         }
     }
@@ -639,11 +943,6 @@ bool dma_track_start(Error **errp)
     fn = dma_track_function_first();
     if (!fn || migrate_mode_is_cpr()) {
         return true;
-    }
-    if (migrate_rdma()) {
-        error_setg(errp, "%s: RDMA is not supported with functions whose DMA "
-                   "QEMU cannot see", fn->name);
-        return false;
     }
     if (!dma_track_wanted()) {
         return true;
@@ -684,9 +983,23 @@ void dma_track_look(void)
         Error *err = NULL;
 
         /* The provider remembers what is worth it: dma_track_fail(). */
-        if (!dma_track_check_function(fn, &err)) {
-            error_free(err);
-        }
+        dma_track_function_look(fn, &err);
+        error_free(err);
+    }
+}
+
+void dma_track_end_round(void)
+{
+    Error *err = NULL;
+
+    if (!qatomic_read(&dma_track.active)) {
+        return;
+    }
+
+    BQL_LOCK_GUARD();
+
+    if (!dma_track_check_max_pinned(&err)) {
+        dma_track_fail(err);
     }
 }
 
@@ -769,6 +1082,7 @@ static void dma_track_end_unfences(void)
 
 bool dma_track_quiesce(Error **errp)
 {
+    ERRP_GUARD();
     DMATrackFunction *fn;
 
     if (migrate_mode_is_cpr()) {
@@ -803,6 +1117,7 @@ bool dma_track_quiesce(Error **errp)
 
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         if (!dma_track_function_reset(fn, errp)) {
+            dma_track_prepend_address(errp, fn);
             return false;
         }
     }
@@ -858,9 +1173,11 @@ static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
     info->id = g_strdup(DEVICE(fn->pdev)->id);
     info->qom_path = object_get_canonical_path(OBJECT(fn->pdev));
     info->sbdf = dma_track_function_sbdf(fn);
-    info->tracked_by = fn->tracked_by;
-    info->tracked = dma_track_check_function(fn, &err);
-    if (!info->tracked) {
+    info->policy = fn->tracked_by;
+    info->tracked_by = dma_track_function_look(fn, &err);
+    info->since = fn->since;
+    info->tracked = !err;
+    if (err) {
         info->reason = g_strdup(error_get_pretty(err));
         error_free(err);
     }
@@ -877,6 +1194,56 @@ static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
     return info;
 }
 
+static DMATrackTotals *
+dma_track_query_totals(const DMATrackFunctionInfoList *functions)
+{
+    DMATrackTotals *totals = g_new0(DMATrackTotals, 1);
+    DMATrackProvider *p = dma_track.provider;
+
+    for (; functions; functions = functions->next) {
+        switch (functions->value->tracked_by) {
+        case DMA_TRACKER_GUEST:
+            totals->guest++;
+            break;
+        case DMA_TRACKER_DEVICE:
+            totals->device++;
+            break;
+        case DMA_TRACKER_EXTERNAL:
+            totals->external++;
+            break;
+        default:
+            totals->nobody++;
+            break;
+        }
+    }
+    if (p) {
+        totals->pinned_frames = DMA_TRACK_PROVIDER_GET_CLASS(p)->count_pinned(
+            p, &totals->streaming_frames, &totals->coherent_frames);
+    }
+    return totals;
+}
+
+static DMATrackFloor *dma_track_query_floor(const DMATrackTotals *totals)
+{
+    DMATrackFloor *floor = g_new0(DMATrackFloor, 1);
+
+    floor->bytes = totals->pinned_frames << VIRTIO_DMA_TRACK_FRAME_SHIFT;
+    floor->bandwidth = migrate_avail_switchover_bandwidth() ?:
+                       migrate_max_bandwidth();
+    floor->has_bandwidth = floor->bandwidth != 0;
+    floor->has_downtime = floor->has_bandwidth;
+    if (floor->has_downtime) {
+        floor->downtime = floor->bytes * 1000 / floor->bandwidth;
+    }
+    floor->downtime_limit = migrate_downtime_limit();
+    if (migration_is_running()) {
+        floor->has_expected_downtime = true;
+        floor->expected_downtime =
+            migration_downtime_calc_expected(migrate_get_current());
+    }
+    return floor;
+}
+
 DMATrackInfo *qmp_query_dma_track(Error **errp)
 {
     DMATrackInfo *info = g_new0(DMATrackInfo, 1);
@@ -884,13 +1251,20 @@ DMATrackInfo *qmp_query_dma_track(Error **errp)
     DMATrackProvider *p = dma_track.provider;
     DMATrackFunction *fn;
 
-    info->reasons = dma_track_veto();
+    info->reasons = dma_track_reasons();
     info->migratable = !info->reasons;
     if (p) {
         info->provider = DMA_TRACK_PROVIDER_GET_CLASS(p)->query(p);
     }
     DMA_TRACK_FOREACH_FUNCTION(fn) {
         QAPI_LIST_APPEND(tail, dma_track_query_function(fn));
+    }
+    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
+        QAPI_LIST_APPEND(tail, dma_track_query_function(fn));
+    }
+    info->totals = dma_track_query_totals(info->functions);
+    if (p) {
+        info->pinned_floor = dma_track_query_floor(info->totals);
     }
     if (dma_track.last_valid) {
         info->last_migration = g_memdup2(&dma_track.last,
@@ -921,15 +1295,46 @@ static void hmp_info_dma_track_quiesce(Monitor *mon, DMATrackFunctionInfo *fn)
 
 static void hmp_info_dma_track_function(Monitor *mon, DMATrackFunctionInfo *fn)
 {
-    monitor_printf(mon, "%s: %02x:%02x.%x, tracked by %s, %s%s%s, generation %"
-                   PRIu32 ", driver restored: %s\n", fn->name,
+    g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(fn->since);
+    g_autofree char *when = g_date_time_format(since, "%F %T");
+
+    monitor_printf(mon, "%s: %02x:%02x.%x, tracked by %s since %s UTC, %s%s%s, "
+                   "generation %" PRIu32 ", driver restored: %s\n", fn->name,
                    PCI_BUS_NUM(fn->sbdf), PCI_SLOT(fn->sbdf),
-                   PCI_FUNC(fn->sbdf), DMATrackedBy_str(fn->tracked_by),
+                   PCI_FUNC(fn->sbdf), DMATracker_str(fn->tracked_by), when,
                    fn->tracked ? "ready" : "not ready: ",
                    fn->tracked ? "" : fn->reason,
                    fn->fenced ? ", fenced" : "", fn->generation,
                    DMATrackRestored_str(fn->restored));
     hmp_info_dma_track_quiesce(mon, fn);
+}
+
+static void hmp_info_dma_track_totals(Monitor *mon, const DMATrackInfo *info)
+{
+    const DMATrackTotals *totals = info->totals;
+    const DMATrackFloor *floor = info->pinned_floor;
+
+    monitor_printf(mon, "functions tracked by: guest %" PRIu32 ", device %"
+                   PRIu32 ", external %" PRIu32 ", nobody %" PRIu32 "\n",
+                   totals->guest, totals->device, totals->external,
+                   totals->nobody);
+    if (!floor) {
+        return;
+    }
+    monitor_printf(mon, "pinned now: %" PRIu64 " frames, %" PRIu64
+                   " of them streaming, %" PRIu64 " coherent, %" PRIu64
+                   " bytes\n", totals->pinned_frames, totals->streaming_frames,
+                   totals->coherent_frames, floor->bytes);
+    if (floor->has_downtime) {
+        monitor_printf(mon, "  at least %" PRIu64 " ms of downtime at %" PRIu64
+                       " bytes/s; the limit is %" PRIu64 " ms\n",
+                       floor->downtime, floor->bandwidth,
+                       floor->downtime_limit);
+    }
+    if (floor->has_expected_downtime) {
+        monitor_printf(mon, "  expected downtime: %" PRId64 " ms\n",
+                       floor->expected_downtime);
+    }
 }
 
 void hmp_info_dma_track(Monitor *mon, const QDict *qdict)
@@ -959,6 +1364,7 @@ void hmp_info_dma_track(Monitor *mon, const QDict *qdict)
     for (fn = info->functions; fn; fn = fn->next) {
         hmp_info_dma_track_function(mon, fn->value);
     }
+    hmp_info_dma_track_totals(mon, info);
     if (last) {
         monitor_printf(mon, "last pass: %" PRIu64 " frames pinned, %" PRIu64
                        " of them coherent, %" PRIu64 " deferred, %" PRIu64

@@ -1111,6 +1111,52 @@ static bool vfio_dma_track_block(VFIOPCIDevice *vdev, Error **errp)
     return !migrate_add_blocker_normal(&vbasedev->migration_blocker, errp);
 }
 
+/* DMATrackFunctionOps.check of a function that the kernel migrates. */
+static bool vfio_dma_track_check_device(DMATrackFunction *fn, Error **errp)
+{
+    VFIODevice *vbasedev = &VFIO_PCI_DEVICE(fn->pdev)->vbasedev;
+
+    if (vbasedev->migration_blocker) {
+        error_propagate(errp, error_copy(vbasedev->migration_blocker));
+        return false;
+    }
+    /* As its handlers will say when a migration is asked for. */
+    if (migrate_postcopy_ram() || migrate_background_snapshot()) {
+        error_setg(errp, "%s: VFIO migration is not supported with %s",
+                   vbasedev->name,
+                   migrate_postcopy_ram() ? "postcopy migration"
+                                          : "background snapshot");
+        return false;
+    }
+    return true;
+}
+
+static const DMATrackFunctionOps vfio_dma_track_bystander_ops = {
+    .check = vfio_dma_track_check_device,
+};
+
+/* The guest does not track it: query-dma-track tells of it all the same. */
+static void vfio_dma_track_add_bystander(VFIOPCIDevice *vdev)
+{
+    DMATrackFunction *fn = g_new0(DMATrackFunction, 1);
+
+    fn->pdev = PCI_DEVICE(vdev);
+    fn->ops = &vfio_dma_track_bystander_ops;
+    fn->name = vdev->vbasedev.name;
+    fn->tracked_by = DMA_TRACKED_BY_DEVICE;
+    vdev->bystander = fn;
+    dma_track_bystander_register(fn);
+}
+
+static void vfio_dma_track_remove_bystander(VFIOPCIDevice *vdev)
+{
+    if (vdev->bystander) {
+        dma_track_bystander_unregister(vdev->bystander);
+        g_free(vdev->bystander);
+        vdev->bystander = NULL;
+    }
+}
+
 bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
 {
     VFIODevice *vbasedev = &vdev->vbasedev;
@@ -1120,7 +1166,11 @@ bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
 
     if (by == DMA_TRACKED_BY_DEVICE) {
         error_free(why);
-        return vfio_migration_realize(vbasedev, errp);
+        if (!vfio_migration_realize(vbasedev, errp)) {
+            return false;
+        }
+        vfio_dma_track_add_bystander(vdev);
+        return true;
     }
 
     if (vbasedev->mdev) {
@@ -1133,7 +1183,11 @@ bool vfio_dma_track_realize(VFIOPCIDevice *vdev, Error **errp)
     /* The guest's addresses are not the function's then. */
     if (vbasedev->bcontainer->space->as != &address_space_memory) {
         error_free(why);
-        return vfio_dma_track_block(vdev, errp);
+        if (!vfio_dma_track_block(vdev, errp)) {
+            return false;
+        }
+        vfio_dma_track_add_bystander(vdev);
+        return true;
     }
 
     t = g_new0(VFIODMATrack, 1);
@@ -1175,6 +1229,7 @@ void vfio_dma_track_exit(VFIOPCIDevice *vdev)
 {
     VFIODMATrack *t = vdev->dma_track;
 
+    vfio_dma_track_remove_bystander(vdev);
     if (!t) {
         return;
     }

@@ -384,10 +384,13 @@ static void virtio_dma_track_resolve(VirtIODMATrack *s)
 
 /* Where the bits of a run of frames belong in a RAMBlock's bitmap. */
 typedef struct VirtIODMATrackMerge {
+    /* NULL: only count. */
     unsigned long *bmap;
     /* Bits in @bmap. */
     uint64_t nr_pages;
     unsigned page_bits;
+    /* Frames that are pinned: in either plane, and in each. */
+    uint64_t pinned;
     uint64_t streaming;
     uint64_t coherent;
 } VirtIODMATrackMerge;
@@ -455,8 +458,12 @@ static void virtio_dma_track_merge_frames(VirtIODMATrack *s,
         if (!(str | coh)) {
             continue;
         }
+        m->pinned += ctpop64(str | coh);
         m->streaming += ctpop64(str);
         m->coherent += ctpop64(coh);
+        if (!m->bmap) {
+            continue;
+        }
 
         /* Of the word's first bit; before the RAMBlock if that is masked. */
         word_offset = (int64_t)offset +
@@ -528,6 +535,26 @@ static void virtio_dma_track_merge_pinned(DMATrackProvider *p, RAMBlock *rb,
     *coherent += m.coherent;
 }
 
+/* DMATrackProviderClass.count_pinned */
+static uint64_t virtio_dma_track_count_pinned(DMATrackProvider *p,
+                                              uint64_t *streaming,
+                                              uint64_t *coherent)
+{
+    VirtIODMATrack *s = VIRTIO_DMA_TRACK(p);
+    VirtIODMATrackMerge m = {};
+    guint i;
+
+    virtio_dma_track_resolve(s);
+    for (i = 0; i < s->ranges->len; i++) {
+        virtio_dma_track_merge_range(s, &m,
+                                     &g_array_index(s->ranges,
+                                                    VirtIODMATrackRange, i));
+    }
+    *streaming = m.streaming;
+    *coherent = m.coherent;
+    return m.pinned;
+}
+
 /* --- Requests ----------------------------------------------------------- */
 
 static void virtio_dma_track_respond(VirtIODMATrack *s, VirtQueueElement *elem,
@@ -565,6 +592,7 @@ static uint16_t virtio_dma_track_setup(VirtIODMATrack *s,
     g_hash_table_add(s->pages, &s->status.gpa);
     s->ready = true;
     trace_virtio_dma_track_setup(page.gpa);
+    dma_track_changed();
     return VIRTIO_DMA_TRACK_OK;
 }
 
@@ -695,15 +723,18 @@ static const char *virtio_dma_track_reason(uint16_t reason)
 {
     switch (reason) {
     case VIRTIO_DMA_TRACK_REASON_BOUND_BEFORE:
-        return "its driver was bound before tracking began";
+        return "its driver was bound before tracking began; bind it again in "
+               "the guest, by dma_track's file 'track'";
     case VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY:
-        return "it has no capability and the host has not named it";
+        return "it has no capability and the host has not named it; plug it "
+               "into a PCI Express port";
     case VIRTIO_DMA_TRACK_REASON_BEHIND_API:
-        return "its driver maps memory behind the DMA API";
+        return "its driver maps memory behind the DMA API; unbind that driver "
+               "for the time of the migration";
     case VIRTIO_DMA_TRACK_REASON_NO_RESOURCES:
-        return "the guest had no resources to track it";
+        return "the guest had no resources to track it; bind its driver again";
     default:
-        return "the guest gives no known reason";
+        return "the guest gives no known reason; see its kernel log";
     }
 }
 
@@ -715,12 +746,14 @@ static const char *virtio_dma_track_reason(uint16_t reason)
 static void virtio_dma_track_note_untracked(DMATrackFunction *fn,
                                             uint16_t reason)
 {
+    g_autofree char *label = NULL;
     Error *err = NULL;
 
     if (fn->tracked_by != DMA_TRACKED_BY_GUEST || !dma_track_active()) {
         return;
     }
-    error_setg(&err, "%s became untracked during migration: %s", fn->name,
+    label = dma_track_function_label(fn);
+    error_setg(&err, "%s became untracked during migration: %s", label,
                virtio_dma_track_reason(reason));
     dma_track_fail(err);
 }
@@ -742,6 +775,7 @@ virtio_dma_track_function_changed(VirtIODMATrack *s,
     guest = virtio_dma_track_guest_function(s, index);
     trace_virtio_dma_track_function(index, guest.sbdf, guest.state,
                                     guest.reason);
+    dma_track_changed();
     if (guest.state == VIRTIO_DMA_TRACK_FUNCTION_NONE) {
         return VIRTIO_DMA_TRACK_OK;
     }
@@ -1087,12 +1121,13 @@ static bool virtio_dma_track_check_function(DMATrackProvider *p,
 
     virtio_dma_track_resolve(s);
     if (!s->ready) {
-        error_setg(errp, "untracked: the guest has no driver for %s",
-                   virtio_dma_track_name(s));
+        error_setg(errp, "untracked: the guest has no driver for %s; load "
+                   "dma_track in the guest", virtio_dma_track_name(s));
         return false;
     }
     if (!virtio_dma_track_page_usable(&s->status)) {
-        error_setg(errp, "untracked: the guest's status page is not RAM");
+        error_setg(errp, "untracked: the guest's status page is not RAM; "
+                   "reload dma_track there");
         return false;
     }
 
@@ -1112,7 +1147,8 @@ static bool virtio_dma_track_check_function(DMATrackProvider *p,
                 return true;
             }
             error_setg(errp, "untracked: no driver is bound to it, but it can "
-                       "master the bus");
+                       "master the bus; bind a driver or reset it in the "
+                       "guest");
             return false;
         case VIRTIO_DMA_TRACK_FUNCTION_UNTRACKED:
             virtio_dma_track_note_untracked(fn, guest.reason);
@@ -1125,7 +1161,8 @@ static bool virtio_dma_track_check_function(DMATrackProvider *p,
             return false;
         }
     }
-    error_setg(errp, "untracked: the guest does not know it");
+    error_setg(errp, "untracked: the guest does not know it; see its kernel "
+               "log");
     return false;
 }
 
@@ -1171,8 +1208,8 @@ static bool virtio_dma_track_check(DMATrackProvider *p, Error **errp)
     }
     lost = virtio_dma_track_lost(s);
     if (lost) {
-        error_setg(errp, "%s: the guest has lost track: %s",
-                   virtio_dma_track_name(s), lost);
+        error_setg(errp, "%s: the guest has lost track: %s; reload dma_track "
+                   "there", virtio_dma_track_name(s), lost);
         return false;
     }
     return true;
@@ -1281,6 +1318,12 @@ static void virtio_dma_track_function_replaced(DMATrackProvider *p,
     virtio_dma_track_notify(s);
 }
 
+/* DMATrackProviderClass.max_pinned */
+static uint64_t virtio_dma_track_max_pinned(DMATrackProvider *p)
+{
+    return VIRTIO_DMA_TRACK(p)->max_pinned;
+}
+
 /* DMATrackProviderClass.suppressed_steps */
 static uint32_t virtio_dma_track_suppressed_steps(DMATrackProvider *p)
 {
@@ -1298,6 +1341,7 @@ static DMATrackProviderInfo *virtio_dma_track_query(DMATrackProvider *p)
                   DMA_TRACK_PHASE_LOGGING : DMA_TRACK_PHASE_IDLE;
     info->acknowledged = s->phase_seq_echoed == s->phase_seq;
     info->sections = g_tree_nnodes(s->sections);
+    info->max_pinned = s->max_pinned;
 
     virtio_dma_track_resolve(s);
     if (s->broken) {
@@ -1379,6 +1423,7 @@ static void virtio_dma_track_reset(VirtIODevice *vdev)
         virtio_dma_track_fail(s, "the guest has reset the device");
     }
     trace_virtio_dma_track_reset();
+    dma_track_changed();
     virtio_dma_track_drop_unfences(s);
     virtio_dma_track_forget_guest(s);
 
@@ -1670,6 +1715,7 @@ static const VMStateDescription virtio_dma_track_vmstate = {
 static const Property virtio_dma_track_properties[] = {
     DEFINE_PROP_UINT32("ack-timeout-ms", VirtIODMATrack, ack_timeout_ms, 5000),
     DEFINE_PROP_BOOL("sync-dirty", VirtIODMATrack, sync_dirty, true),
+    DEFINE_PROP_SIZE("max-pinned", VirtIODMATrack, max_pinned, 0),
     DEFINE_PROP_STRING("x-dma-quiesce-suppress", VirtIODMATrack, suppress),
 };
 
@@ -1700,6 +1746,8 @@ static void virtio_dma_track_class_init(ObjectClass *klass, const void *data)
     dpc->echo = virtio_dma_track_echo;
     dpc->merge_pinned = virtio_dma_track_merge_pinned;
     dpc->settle = virtio_dma_track_settle;
+    dpc->count_pinned = virtio_dma_track_count_pinned;
+    dpc->max_pinned = virtio_dma_track_max_pinned;
     dpc->function_replaced = virtio_dma_track_function_replaced;
     dpc->query = virtio_dma_track_query;
     dpc->suppressed_steps = virtio_dma_track_suppressed_steps;

@@ -89,6 +89,11 @@ typedef struct DMATrackFunctionOps {
      * guest has left it. Makes a function without a driver harmless.
      */
     bool (*is_idle)(DMATrackFunction *fn);
+    /*
+     * Of a bystander only, see dma_track_bystander_register(): can it migrate
+     * by itself now? If not, @errp says why, and names it.
+     */
+    bool (*check)(DMATrackFunction *fn, Error **errp);
 } DMATrackFunctionOps;
 
 /* One PCI function whose DMA QEMU cannot see. Protected by the BQL. */
@@ -98,7 +103,7 @@ struct DMATrackFunction {
     const DMATrackFunctionOps *ops;
     /* For messages: the host's address, or the device's id. */
     const char *name;
-    /* Never AUTO. DEVICE is not registered at all. */
+    /* Who shall track it. Never AUTO; DEVICE only of a bystander. */
     DMATrackedBy tracked_by;
     /* The guest finds the capability of pci_dma_quiesce.h on it. */
     bool has_capability;
@@ -124,6 +129,12 @@ struct DMATrackFunction {
      * last tried. Written by dma_track_function_record().
      */
     DMAQuiesceStepInfoList *steps;
+    /*
+     * Who tracked it when that was last looked at, and since when, in seconds
+     * since the Epoch. Written by migration/dma-track.c only.
+     */
+    DMATracker tracker;
+    int64_t since;
 
     QTAILQ_ENTRY(DMATrackFunction) next;
 };
@@ -138,14 +149,30 @@ struct DMATrackFunction {
 void dma_track_function_register(DMATrackFunction *fn);
 void dma_track_function_unregister(DMATrackFunction *fn);
 
+/**
+ * dma_track_bystander_register: an assigned function that is only told of
+ *
+ * It migrates by itself or blocks migration, as DMATrackFunctionOps.check says;
+ * without that it counts as one that migrates. Nothing is asked of it, and no
+ * other function here deals with it. With the BQL held. @fn must live until
+ * dma_track_bystander_unregister().
+ */
+void dma_track_bystander_register(DMATrackFunction *fn);
+void dma_track_bystander_unregister(DMATrackFunction *fn);
+
 /*
  * An emulated PCI device whose writes to RAM migration does not see, by its
- * property x-untracked-dma, tracked by the guest. One that offers a ring flush
- * (hw/pci/dma-quiesce.h) is flushed at the end of a migration; any other has no
- * ops, and no capability. To be undone before @pdev goes; a device that was not
- * registered is left alone. With the BQL held.
+ * property x-untracked-dma. Its property x-dma-tracked-by is what
+ * dma-tracked-by is to an assigned one: the guest tracks it, if nothing else is
+ * said, and it is a bystander if "device" is. Returns false, and says why, if
+ * that names nobody.
+ *
+ * One that offers a ring flush (hw/pci/dma-quiesce.h) is flushed at the end of
+ * a migration; any other has no ops, and no capability. To be undone before
+ * @pdev goes; a device that was not registered is left alone. With the BQL
+ * held.
  */
-void dma_track_register_emulated(PCIDevice *pdev);
+bool dma_track_register_emulated(PCIDevice *pdev, Error **errp);
 void dma_track_unregister_emulated(PCIDevice *pdev);
 
 /**
@@ -169,6 +196,12 @@ void dma_track_function_record(DMATrackFunction *fn, DMAQuiesce method,
 
 /* The function's address as the guest sees it now: bus numbers can change. */
 uint32_t dma_track_function_sbdf(const DMATrackFunction *fn);
+
+/*
+ * For messages: its name on the host and its address in the guest. To be freed
+ * with g_free(). With the BQL held.
+ */
+char *dma_track_function_label(const DMATrackFunction *fn);
 
 /* The registered function with that address, or NULL. With the BQL held. */
 DMATrackFunction *dma_track_function_find(uint32_t sbdf);
@@ -245,6 +278,14 @@ struct DMATrackProviderClass {
      * memory now what else might be written later. BQL held.
      */
     void (*settle)(DMATrackProvider *p);
+    /*
+     * Frames that are pinned now: the number of those in either plane is
+     * returned, and that of each plane stored. BQL held.
+     */
+    uint64_t (*count_pinned)(DMATrackProvider *p, uint64_t *streaming,
+                             uint64_t *coherent);
+    /* Property max-pinned: bytes, 0 for no limit. */
+    uint64_t (*max_pinned)(DMATrackProvider *p);
     /* The generation of @fn has changed; tell the guest. BQL held. */
     void (*function_replaced)(DMATrackProvider *p, DMATrackFunction *fn);
     /* For query-dma-track. BQL held. */
@@ -266,6 +307,14 @@ void dma_track_provider_unregister(DMATrackProvider *p);
  */
 void dma_track_fail(Error *err);
 
+/**
+ * dma_track_changed: the guest has said something of a function or of itself
+ *
+ * So it may be that it can be migrated now, or not any more. The event for that
+ * is sent from the main loop. With the BQL held.
+ */
+void dma_track_changed(void);
+
 /*
  * For the waits of a provider: the migration was cancelled or has failed, so
  * there is nothing left to wait for. Any context.
@@ -277,13 +326,21 @@ bool dma_track_given_up(void);
 /*
  * P4, on demand: every registered function is tracked, external, or idle with
  * the provider able to name it; else @errp names each function and the reason.
- * Also refuses what cannot work with such functions at all: snapshots, postcopy
- * and COLO. Always true for CPR, which moves no memory. BQL held.
+ * Also refuses what cannot work with such functions at all: snapshots,
+ * postcopy, COLO, confidential guests; and more pinned memory than max-pinned.
+ * Always true for CPR, which moves no memory. BQL held.
  *
  * An emulated function is there to test with, and without a provider it is let
  * through, so that a test can show what is lost then.
  */
 bool dma_track_save_prepare(Error **errp);
+
+/*
+ * On either side, when the URI is known and before anything is connected: RDMA
+ * registers memory and sends it past what defers pages, so it is refused with
+ * functions whose DMA QEMU cannot see. BQL held.
+ */
+bool dma_track_check_rdma(Error **errp);
 
 /*
  * Before the first byte of RAM: if any function is tracked by the guest, get
@@ -305,6 +362,12 @@ void dma_track_look(void);
 
 /* Are there pinned pages to defer in this migration? Any context. */
 bool dma_track_active(void);
+
+/*
+ * At the end of each round: fail a migration of a running VM in which more is
+ * pinned than the provider's max-pinned. BQL not held.
+ */
+void dma_track_end_round(void);
 
 /* See DMATrackProviderClass.merge_pinned. */
 void dma_track_merge_pinned(RAMBlock *rb, unsigned long *bmap,

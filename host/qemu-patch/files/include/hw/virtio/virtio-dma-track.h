@@ -69,6 +69,7 @@ struct VirtIODMATrack {
     /* Properties. */
     uint32_t ack_timeout_ms;
     bool sync_dirty;
+    uint64_t max_pinned;
     char *suppress;
     /* DMATrackStep, from @suppress. */
     uint32_t suppressed_steps;
