@@ -30,6 +30,7 @@ from moves import (                                     # noqa: E402
 import eligibility                                      # noqa: E402
 import paths                                            # noqa: E402
 import quiesce                                          # noqa: E402
+import vetoes                                           # noqa: E402
 from tapwriter import Tap                               # noqa: E402
 
 # Guest memory of the migration tests. What lies low is sent first.
@@ -1533,7 +1534,7 @@ def test_untracked_before_the_first_byte(bench):
 
 TESTS = [value for name, value in list(globals().items())
          if name.startswith('test_')] + (
-             quiesce.TESTS + eligibility.TESTS)
+             quiesce.TESTS + eligibility.TESTS + vetoes.TESTS)
 
 
 def main():

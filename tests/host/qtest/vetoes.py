@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes wrong while a migration runs, and what is refused altogether.
+
+After each failure the guest runs on, and a second migration succeeds.
+"""
+
+import os
+import struct
+from random import Random
+
+import guest as g
+from guest import Edu, Failed, QmpError, wait_for
+from moves import (BULK, EDU, EDU_BAR, EDU_SBDF, EDU_SLOT, MIB, TRACK_SLOT,
+                   WHO, fast, finish, over, power_off, slow, track,
+                   wait_for_transfer)
+
+
+def begin(bench, *args, **machine):
+    """A guest in the middle of its first pass, and its driver."""
+    qemu = bench.qemu('source', *EDU, *track(',ack-timeout-ms=2000'), *args,
+                      **machine)
+    edu = Edu(qemu, EDU_SLOT, EDU_BAR)
+    driver = bench.driver(qemu)
+    driver.become_ready()
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    _, uri = bench.destination(**machine)
+    slow(qemu)
+    qemu.command('migrate', uri=uri)
+    wait_for_transfer(qemu, driver, 10 * MIB)
+    return qemu, edu, driver
+
+
+def fails(bench, qemu, driver, fact, *texts):
+    """The migration fails, with these words, and the guest runs on."""
+    fast(qemu)
+    bench.tap.equal(finish(qemu, driver), 'failed',
+                    fact + ' fails the migration')
+    error = qemu.error()
+    bench.tap.ok(all(text in error for text in texts),
+                 'in words that tell where and what to do', error)
+    bench.tap.ok(qemu.command('query-status')['running'], 'the guest runs on')
+    # What a request was waiting for is over.
+    if driver and driver.outstanding and not driver.broken():
+        driver.answer()
+
+
+def succeeds(bench, qemu, driver, args=(), **machine):
+    """Another migration of the guest succeeds, and its page arrives."""
+    bench.running.pop().stop()
+    if args:
+        path = os.path.join(bench.folder, 'again')
+        if os.path.exists(path):
+            os.unlink(path)
+        dst = bench.qemu('again', *args, '-incoming', 'unix:' + path,
+                         **machine)
+        uri = 'unix:' + path
+    else:
+        dst, uri = bench.destination(**machine)
+    qemu.write(0x400000, b'second')
+    driver.seen = None
+    qemu.command('migrate', uri=uri)
+    bench.tap.equal(finish(qemu, driver), 'completed',
+                    'and a second migration completes')
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+    bench.tap.equal(dst.read(0x400000, 6), b'second', 'with its memory')
+    return dst
+
+
+def again(driver):
+    """The guest's driver starts anew, and so does that of edu."""
+    driver.become_ready()
+    driver.say(0, EDU_SBDF, g.TRACKED)
+
+
+# --- While a migration runs -------------------------------------------------
+
+def test_lost_word_and_again(bench):
+    qemu, _, driver = begin(bench)
+    driver.lose(2)
+    fails(bench, qemu, driver, 'the lost word',
+          'track: the guest has lost track: the frame behind',
+          'reload dma_track there')
+    bench.refused('the next one is refused for it', 'lost track',
+                  qemu.command, 'migrate', uri='exec:cat >/dev/null')
+    driver.reset()
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def test_rebound_driver_and_again(bench):
+    """Another driver holds the function for a while: vfio-pci, say."""
+    qemu, _, driver = begin(bench)
+    for state, reason in ((g.UNBOUND, 0), (g.UNTRACKED, g.BEHIND_API),
+                          (g.UNBOUND, 0), (g.TRACKED, 0)):
+        driver.say(0, EDU_SBDF, state, reason)
+        driver.function(0)
+    fails(bench, qemu, driver, 'a driver bound for a while',
+          WHO + ' became untracked during migration: its driver maps memory '
+          'behind the DMA API', 'unbind that driver')
+    succeeds(bench, qemu, driver)
+
+
+def test_rebound_tracked_driver_does_no_harm(bench):
+    """Unbound and bound again, tracked all along: nothing is unknown."""
+    qemu, edu, driver = begin(bench)
+    edu.set_master(False)
+    driver.say(0, EDU_SBDF, g.UNBOUND)
+    driver.function(0)
+    edu.set_master(True)
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    driver.function(0)
+    fast(qemu)
+    bench.tap.equal(finish(qemu, driver), 'completed',
+                    'a driver that is bound again and tracked does no harm')
+
+
+def test_unloaded_module_and_again(bench):
+    qemu, _, driver = begin(bench)
+    driver.reset()
+    fails(bench, qemu, None, 'an unloaded module',
+          'track: the guest has reset the device during migration')
+    bench.refused('the next one is refused for it',
+                  WHO + ': untracked: the guest has no driver for track; '
+                  'load dma_track in the guest',
+                  qemu.command, 'migrate', uri='exec:cat >/dev/null')
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def test_kexec_and_again(bench):
+    """A kernel takes another's place, and tells nothing of the old one."""
+    qemu, _, driver = begin(bench)
+    again(driver)
+    fails(bench, qemu, driver, 'another kernel',
+          'track: the guest has reset the device during migration')
+    succeeds(bench, qemu, driver)
+
+
+def test_reboot_and_again(bench):
+    qemu, _, driver = begin(bench)
+    qemu.command('system_reset')
+    fails(bench, qemu, None, 'a reboot',
+          'track: the guest has reset the device during migration')
+    Edu(qemu, EDU_SLOT, EDU_BAR)
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def test_broken_device_and_again(bench):
+    qemu, _, driver = begin(bench)
+    driver.send(b'short')
+    driver.answer()
+    fails(bench, qemu, None, 'a request that is none',
+          'track: the guest broke the protocol during migration')
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def test_crash_and_again(bench):
+    qemu, _, driver = begin(bench)
+    fails(bench, qemu, None, 'a guest that says nothing any more',
+          'track: the guest did not give a sign of life within 2000 ms '
+          '(ack-timeout-ms)')
+    driver.reset()
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def test_unplugged_function_and_again(bench):
+    qemu, _, driver = begin(bench, machine='pc')
+    power_off(qemu, EDU_SLOT)
+    fails(bench, qemu, driver, 'a function that the guest unplugs',
+          WHO + ' was unplugged during migration')
+    succeeds(bench, qemu, driver, args=track(), machine='pc')
+
+
+def test_nothing_is_plugged_while_a_migration_runs(bench):
+    qemu, _, driver = begin(bench, machine='pc')
+    bench.refused('a device cannot be plugged while a migration runs',
+                  'not allowed while migrating', qemu.command, 'device_add',
+                  driver='edu', id='late', addr='8', x_untracked_dma=True)
+    bench.refused('nor can one be unplugged', 'not allowed while migrating',
+                  qemu.command, 'device_del', id='edu')
+    fast(qemu)
+    bench.tap.equal(finish(qemu, driver), 'completed',
+                    'the migration goes on')
+
+
+def test_function_plugged_between_migrations(bench):
+    """One that was not there the first time has to be tracked the next."""
+    qemu, _, driver = begin(bench, machine='pc')
+    driver.lose(1)
+    fails(bench, qemu, driver, 'the lost word', 'lost track')
+    driver.lose(0)
+    qemu.command('device_add', driver='edu', id='late', addr='8',
+                 x_untracked_dma=True)
+    bench.refused('a function that was plugged since is in the way',
+                  'late (guest 00:08.0): untracked: the guest does not know '
+                  'it; see its kernel log',
+                  qemu.command, 'migrate', uri='exec:cat >/dev/null')
+    driver.say(1, 8 << 3, g.TRACKED)
+    succeeds(bench, qemu, driver, machine='pc', args=(
+        *EDU, *track(), '-device', 'edu,id=late,addr=8,x-untracked-dma=on'))
+
+
+def test_only_migratable(bench):
+    """No blockers come or go at run time, so the option changes nothing."""
+    qemu = bench.qemu('source', '-only-migratable', *EDU, *track())
+    Edu(qemu, EDU_SLOT, EDU_BAR)
+    driver = bench.driver(qemu)
+    bench.refused('with -only-migratable an untracked function starts, and '
+                  'is refused', WHO + ': untracked: the guest has no driver',
+                  qemu.command, 'migrate', uri='exec:cat >/dev/null')
+    again(driver)
+    _, uri = bench.destination()
+    slow(qemu)
+    qemu.command('migrate', uri=uri)
+    wait_for_transfer(qemu, driver, 10 * MIB)
+    driver.say(0, EDU_SBDF, g.UNTRACKED, g.NO_RESOURCES)
+    driver.function(0)
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    fails(bench, qemu, driver, 'becoming untracked for a while',
+          WHO + ' became untracked during migration', 'bind its driver again')
+    succeeds(bench, qemu, driver)
+
+
+# --- Guests that misbehave --------------------------------------------------
+
+def test_slow_guest(bench):
+    """Every answer takes most of the time there is for it."""
+    qemu, _, driver = bench.guest(',ack-timeout-ms=3000')
+    dst, uri = bench.destination()
+    qemu.command('migrate', uri=uri)
+    asked = {}
+
+    def late():
+        now = driver.read_config()
+        if over(qemu):
+            return True
+        time_of = qemu.command('query-migrate').get('total-time', 0)
+        for i, echo in ((1, lambda: driver.ack(now[1])),
+                        (2, lambda: driver.alive(now[2], now[3]))):
+            first = asked.setdefault((i, now[i]), time_of)
+            if time_of - first > 2000 and (i, now[i], 'done') not in asked:
+                asked[(i, now[i], 'done')] = True
+                echo()
+        return False
+    driver.give_up = lambda: over(qemu)
+    wait_for('the end', late)
+    bench.tap.equal(qemu.status(), 'completed',
+                    'a guest that answers late, but in time, is migrated')
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+
+
+def test_flood_of_requests(bench):
+    """A guest that never stops asking does not keep the host from its work."""
+    qemu, _, driver = bench.guest()
+    dst, uri = bench.destination()
+    qemu.command('migrate', uri=uri)
+    sent = [0]
+
+    def flood():
+        if over(qemu):
+            return True
+        now = driver.read_config()
+        # The last two are right; those before them are of every kind.
+        requests = [struct.pack('<HHIII', kind, 0, 1, 1, 0)
+                    for kind in (g.FUNCTION, g.UNFENCE, g.WITHDRAW) * 20]
+        requests += [struct.pack('<HHIII', g.ACK, 0, 1, now[1], 0),
+                     struct.pack('<HHIII', g.ALIVE, 0, 1, now[2], now[3])]
+        for number, request in enumerate(requests):
+            slot = (driver.used + number) % g.QUEUE_SIZE
+            qemu.write(g.BUFFERS + 32 * slot, request)
+            qemu.write(g.RING + 16 * 2 * (slot % 32), struct.pack(
+                '<QIHHQIHH', g.BUFFERS + 32 * slot, len(request), g.DESC_NEXT,
+                2 * (slot % 32) + 1, g.BUFFERS + 4 * g.FRAME, 8,
+                g.DESC_WRITE, 0))
+            qemu.write(g.RING + g.FRAME + 4 + 2 * slot,
+                       struct.pack('<H', 2 * (slot % 32)))
+            qemu.write(g.RING + g.FRAME + 2, struct.pack(
+                '<H', (driver.used + number + 1) & 0xffff))
+            if number % 30 == 29 or number + 1 == len(requests):
+                qemu.poke(driver.doorbell, 0, 'w')
+                wait_for('answers', lambda number=number: driver.answered(
+                    number + 1) or over(qemu) or driver.broken())
+        if not over(qemu):
+            driver.used = (driver.used + len(requests)) & 0xffff
+        sent[0] += len(requests)
+        return False
+    wait_for('the end', flood)
+    bench.tap.ok(qemu.status() == 'completed' and sent[0] >= 60,
+                 'a guest that floods its queue is migrated',
+                 '%s after %d: %s' % (qemu.status(), sent[0], qemu.error()))
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+
+
+def test_planes_change_all_the_time(bench):
+    """Whatever they say when they are read, the guest hurts itself only."""
+    qemu, _, driver = bench.guest()
+    dst, uri = bench.destination()
+    random = Random(5)
+    qemu.fill(BULK, 64 * MIB, 0x66)
+    qemu.command('migrate-set-parameters', max_bandwidth=100 * MIB,
+                 downtime_limit=5000)
+    qemu.command('migrate', uri=uri)
+
+    def flip():
+        driver.serve()
+        for _ in range(16):
+            qemu.write(g.PLANES + 8 * random.randrange(1024),
+                       struct.pack('<Q', random.getrandbits(64)))
+        return over(qemu)
+    driver.give_up = lambda: over(qemu)
+    wait_for('the end', flip)
+    bench.tap.equal(qemu.status(), 'completed',
+                    'a guest whose planes change all the time is migrated')
+    bench.tap.ok(qemu.dma_track()['last-migration']['pinned-frames'] > 0,
+                 'with what they said in the end')
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+
+
+# --- Refused altogether -----------------------------------------------------
+
+def test_colo_is_refused(bench):
+    qemu, _, _ = bench.guest()
+    try:
+        qemu.command('migrate-set-capabilities', capabilities=[
+            {'capability': 'x-colo', 'state': True}])
+    except QmpError as error:
+        bench.tap.skip('refused: COLO', error)
+        return
+    words = WHO + ': COLO is not supported with functions'
+    bench.refused('refused: COLO', words, qemu.command, 'migrate',
+                  uri='exec:cat >/dev/null')
+    bench.tap.ok(words in ' '.join(qemu.dma_track()['reasons']),
+                 'query-dma-track says so too', qemu.dma_track())
+
+
+def test_rdma_is_refused(bench):
+    """Before anything is connected, on both sides."""
+    words = WHO + ': RDMA is not supported with functions'
+    qemu, _, _ = bench.guest()
+    dst = bench.qemu('destination', *EDU, *track(), '-incoming', 'defer')
+    for side, command in ((qemu, 'migrate'), (dst, 'migrate-incoming')):
+        bench.refused('refused: RDMA by ' + command, words, side.command,
+                      command, uri='rdma:127.0.0.1:1')
+    bench.clear()
+    plain = bench.qemu('plain', *track())
+    try:
+        plain.command('migrate', uri='rdma:127.0.0.1:1')
+    except QmpError as error:
+        bench.tap.ok('functions' not in str(error),
+                     'without a function it is not, for that reason', error)
+
+
+def test_confidential_guest_is_refused(bench):
+    """There is no such hardware here: an object of that kind stands in."""
+    qemu, _, _ = bench.guest()
+    bench.tap.equal(qemu.dma_track()['reasons'], [], 'a guest may migrate')
+    try:
+        qemu.command('object-add', qom_type='sev-guest', id='sev',
+                     cbitpos=47, reduced_phys_bits=1)
+        qemu.command('qom-set', path='/machine',
+                     property='confidential-guest-support',
+                     value='/objects/sev')
+    except QmpError as error:
+        bench.tap.skip('refused: a confidential guest', error)
+        return
+    words = WHO + ': a confidential guest is not supported with functions'
+    bench.refused('refused: a confidential guest', words, qemu.command,
+                  'migrate', uri='exec:cat >/dev/null')
+    bench.tap.ok(words in ' '.join(qemu.dma_track()['reasons']),
+                 'query-dma-track says so too', qemu.dma_track())
+
+
+def test_function_behind_an_iommu_is_refused(bench):
+    words = ': it is behind an IOMMU of the guest, which is not supported'
+    for name, device in (('intel-iommu', 'intel-iommu'),
+                         ('amd-iommu', 'amd-iommu'),
+                         ('virtio-iommu', 'virtio-iommu-pci,addr=9')):
+        qemu = bench.qemu('source', '-device', device, *EDU, *track())
+        driver = bench.driver(qemu)
+        again(driver)
+        said = ''
+        try:
+            qemu.command('migrate', uri='exec:cat >/dev/null')
+        except QmpError as error:
+            said = str(error)
+        info = qemu.dma_track()
+        # QEMU's own words about amd-iommu come first.
+        bench.tap.ok(WHO + words in said or name == 'amd-iommu' and said,
+                     'refused: a function behind ' + name, said)
+        bench.tap.ok(any(WHO + words in reason for reason in info['reasons']),
+                     'query-dma-track says so too', info)
+        bench.clear()
+
+
+# --- The destination --------------------------------------------------------
+
+def refuses(bench, fact, words, *args, **machine):
+    """A destination of that kind refuses, and the source goes on.
+
+    It does not go on without a return path: then it is done when all is sent.
+    """
+    qemu, edu, driver = bench.guest()
+    path = os.path.join(bench.folder, 'other')
+    if os.path.exists(path):
+        os.unlink(path)
+    dst = bench.qemu('other', *args, '-incoming', 'defer', **machine)
+    for side in (qemu, dst):
+        side.command('migrate-set-capabilities', capabilities=[
+            {'capability': 'return-path', 'state': True}])
+    dst.command('migrate-incoming', uri='unix:' + path)
+    qemu.command('migrate', uri='unix:' + path)
+    finish(qemu, driver)
+    wait_for('end of the destination', lambda: dst.process.poll() is not None)
+    bench.tap.ok(dst.process.returncode == 1 and words in dst.output(),
+                 'refused there: ' + fact, dst.output())
+    wait_for('the source runs',
+             lambda: qemu.command('query-status')['running'])
+    bench.tap.equal(qemu.status(), 'failed', 'the source goes on')
+    driver.seen = None
+    if driver.outstanding:
+        driver.answer()
+    edu.set_master(True)
+    qemu.command('migrate-set-capabilities', capabilities=[
+        {'capability': 'return-path', 'state': False}])
+    succeeds(bench, qemu, driver)
+    bench.clear()
+
+
+def test_other_destinations(bench):
+    refuses(bench, 'no virtio-dma-track device', "virtio-dma-track", *EDU)
+    refuses(bench, 'a device of another type in its place',
+            "virtio-dma-track", *EDU, '-device',
+            'virtio-rng-pci,id=track,addr=%d' % TRACK_SLOT)
+    refuses(bench, 'less memory', 'Size mismatch', *EDU, *track(),
+            memory='128')
+    refuses(bench, 'a device with another place', 'virtio-dma-track', *EDU,
+            '-device', 'virtio-dma-track-pci,id=track,addr=9')
+
+
+def test_stream_of_another_version(bench):
+    """Of the device, in a file: there is no older or newer one yet."""
+    qemu, _, driver = bench.guest()
+    path = os.path.join(bench.folder, 'saved')
+    qemu.command('migrate', uri='file:' + path)
+    if finish(qemu, driver) != 'completed':
+        raise Failed('the guest cannot be saved: ' + qemu.error())
+    bench.clear()
+    with open(path, 'rb') as file:
+        data = file.read()
+    # The section's name, and behind it an instance and a version.
+    name = b'/virtio-dma-track' + bytes(7) + b'\1'
+    if data.count(name) != 1:
+        raise Failed('the device is not found in the stream')
+    version = data.index(name) + len(name) - 1
+    for fact, number, words in (('an older', 0, 'too old'),
+                                ('a newer', 2, 'unsupported version 2')):
+        with open(path, 'wb') as file:
+            file.write(data[:version] + bytes([number]) + data[version + 1:])
+        dst = bench.qemu('there', *EDU, *track(), '-incoming', 'defer')
+        dst.command('migrate-incoming', uri='file:' + path)
+        dst.process.wait(g.DEADLINE)
+        bench.tap.ok(dst.process.returncode == 1 and words in dst.output()
+                     and 'virtio-dma-track' in dst.output(),
+                     'refused there: a stream of %s version' % fact,
+                     dst.output())
+        bench.clear()
+
+
+TESTS = [value for name, value in list(globals().items())
+         if name.startswith('test_')]
