@@ -35,7 +35,7 @@ RUNNING: set = set()
 SUITES = {
     'lint': (['tests/lint/run.sh'], ['packages', 'backports', 'kernel',
                                      'qemu', 'lint'], 600),
-    'abi': (['tests/abi/run.sh'], ['packages', 'backports', 'qemu'], 120),
+    'abi': (['tests/abi/run.py'], ['packages', 'backports', 'qemu'], 300),
     'docs': (['tests/docs/run.sh'], ['packages', 'docs'], 300),
     'setup': (['tests/lib/setup_test.sh'],
               ['packages', 'backports', 'kernel'], 600),

@@ -43,10 +43,10 @@ OLD, NEW = b'\x11' * g.FRAME, b'\x5a' * g.FRAME
 class Bench:
     """What all tests use: the emulator to test, a folder, and the results."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, tap=None):
         self.binary = binary
         self.folder = tempfile.mkdtemp(prefix='dma-track-qtest-')
-        self.tap = Tap()
+        self.tap = tap or Tap()
         self.running = []
 
     def qemu(self, name, *args, **machine):
@@ -82,6 +82,11 @@ class Bench:
         for qemu in self.running:
             qemu.stop()
         self.running = []
+
+    def close(self):
+        """Leave nothing behind."""
+        self.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, test):
         """One test, and its clearing up."""
@@ -1555,8 +1560,7 @@ def main():
             if not names or test.__name__ in names:
                 bench.run(test)
     finally:
-        bench.clear()
-        shutil.rmtree(bench.folder, ignore_errors=True)
+        bench.close()
     return bench.tap.done()
 
 
