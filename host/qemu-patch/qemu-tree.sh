@@ -10,6 +10,7 @@
 # that differ are touched, so that a build beside it stays incremental.
 # DOWNLOADS keeps the tarball; see find_source() for where it comes from.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)

@@ -10,6 +10,7 @@
 # commit that changes a file of the base becomes a patch. Read the difference
 # (git diff, git range-diff) before you commit it.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 
 here=$(cd "$(dirname "$0")" && pwd)
 tree=${1:?usage: refresh.sh TREE}

@@ -119,6 +119,9 @@ def explained(without):
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return 0
     said = messages()
     if '--check' not in sys.argv:
         for text, path in said.items():

@@ -70,6 +70,9 @@ def shell_faults(text):
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return 0
     pages = sys.argv[1:] or [name for name in FILES
                              if name.startswith('Documentation/')
                              and name.endswith('.rst')]

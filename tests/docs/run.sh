@@ -3,6 +3,7 @@
 #
 # Suite docs: the documentation builds, and what it says is so.
 set -u
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/lib/tap.sh
@@ -41,6 +42,15 @@ missing_message_is_noticed() {
 		grep -q 'not explained'
 }
 
+# Neither a script that would do its work, nor one that says nothing.
+silence_is_noticed() {
+	printf '#!/bin/sh\nexit 0\n' >"$scratch/command"
+	printf '#!/bin/sh\n# --help\nexit 0\n' >"$scratch/command2"
+	chmod +x "$scratch/command" "$scratch/command2"
+	[ "$(tests/docs/help.py "$scratch/command" "$scratch/command2" |
+		wc -l)" = 2 ]
+}
+
 tap_run 'it builds without a warning' builds
 tap_run 'a page that is not there is noticed' \
 	notices 's/:doc:.overview/&x/' index.rst
@@ -54,4 +64,6 @@ tap_run 'a message that is not explained is noticed' missing_message_is_noticed
 tap_run 'functions, files, targets and options are there, and shell is shell' \
 	tests/docs/names.py
 tap_run 'a function that is not there is noticed' missing_name_is_noticed
+tap_run 'every command answers --help' tests/docs/help.py
+tap_run 'one that does not is noticed' silence_is_noticed
 tap_done

@@ -3,6 +3,7 @@
 #
 # Suite build: every module, for every kernel of kernels.txt, without a warning.
 set -u
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root" || exit 1
 # shellcheck source=tests/lib/tap.sh

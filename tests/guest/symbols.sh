@@ -8,6 +8,7 @@
 #
 # Prints what is neither. What is hooked is asked of the module as built.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 here=$(cd "$(dirname "$0")" && pwd)
 root=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}/kernels/$1/root
 release=$(cat "$root/release" 2>/dev/null || echo "$1")

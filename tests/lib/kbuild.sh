@@ -10,6 +10,7 @@
 # as a user does. ARGUMENTs are for make. Kernels that need another compiler
 # than the machine's are built for inside their own tree, by chroot.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 
 pinned=$1 tree=$2 room=$3
 shift 3

@@ -22,6 +22,7 @@
 # checkout. A step that was interrupted starts over: what is unfinished has
 # another name than what is finished.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}

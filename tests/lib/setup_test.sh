@@ -4,6 +4,7 @@
 # Suite setup: what the set-up says when it cannot, and that the next run is not
 # broken by what a failed one left.
 set -u
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 real_cache=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}
 cd "$root" || exit 1

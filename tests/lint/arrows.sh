@@ -3,6 +3,7 @@
 #
 # Who may include whom: the map in CONTRIBUTING.md, enforced.
 set -u
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 cd "$(dirname "$0")/../.." || exit 1
 status=0
 

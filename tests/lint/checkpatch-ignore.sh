@@ -4,6 +4,7 @@
 # The checkpatch types that do not apply to a file, each with its reason.
 #
 #   checkpatch-ignore.sh FILE
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 types=(
 	# checkpatch does not see how a file is built: out of tree.
 	FILE_PATH_CHANGES

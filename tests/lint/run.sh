@@ -4,6 +4,7 @@
 # Suite lint: everything that reads the sources and runs nothing of them. A tool
 # that is missing is a failure, never a skip.
 set -u
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${DMA_TRACK_CACHE:-$HOME/.cache/dma-track}

@@ -197,6 +197,9 @@ def steps(tap, models):
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return 0
     every = sorted(name[:-4] for name in os.listdir(MODELS)
                    if name.endswith('.pml'))
     models = sys.argv[1:] or every

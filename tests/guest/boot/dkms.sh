@@ -4,6 +4,7 @@
 # dkms.sh RELEASE: the module is added, built, installed and removed by dkms, in
 # a root of its own. Prints what went wrong.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 here=$(cd "$(dirname "$0")" && pwd)
 room=$here/../../../guest/kernel/dma-track
 # shellcheck source=tests/guest/boot/stage.sh

@@ -9,6 +9,7 @@
 # DRIVERs are loaded by udev when it finds their hardware, as ever. The agent of
 # the tests is started when udev is done.
 set -euo pipefail
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 here=$(cd "$(dirname "$0")" && pwd)
 room=$here/../../../guest/kernel/dma-track
 # shellcheck source=tests/guest/boot/stage.sh

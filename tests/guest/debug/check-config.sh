@@ -5,6 +5,7 @@
 # something that is missing is left out without a word.
 #
 #   check-config.sh CONFIG WANTED…
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 config=$1
 shift
 status=0

@@ -104,6 +104,9 @@ MUTANTS = {
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return
     if sys.argv[1:] == ['--list']:
         for name, (rule, *_) in MUTANTS.items():
             print(name, rule)

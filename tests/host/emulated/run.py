@@ -1,6 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Suite emulated: guests under TCG with emulated devices. Prints TAP."""
+"""Suite emulated: guests under TCG with emulated devices. Prints TAP.
+
+    run.py [PART...]
+
+judge       the test device and its judge, on which the others rest
+hidden      what a device writes unseen is lost, or not
+mail        packets that a stock network driver has received
+flush       functions that move by ring flush
+flush-full  the same for long; only if it is named
+"""
 
 import os
 import sys
@@ -24,6 +33,9 @@ FULL_PARTS = {'flush-full': flush.run_full}
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return 0
     tap = Tap()
     directory = paths.scratch('emulated')
     for name in sys.argv[1:] or PARTS:

@@ -4,6 +4,7 @@
 # install.sh [DESTDIR]: put the module before the drivers, in the initramfs and
 # outside. Run update-initramfs, or dracut, afterwards.
 set -e
+[ "${1-}" != --help ] || exec sed -n '4,/^[^#]/s/^# \{0,1\}//p' "$0"
 here=$(dirname "$0")
 tools=$1/etc/initramfs-tools
 install -D -m 755 "$here/hook" "$tools/hooks/dma_track"
