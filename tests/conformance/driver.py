@@ -12,7 +12,7 @@ import re
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def _load(name, *path):
+def load(name, *path):
     spec = importlib.util.spec_from_file_location(
         name, os.path.join(HERE, '..', *path))
     module = importlib.util.module_from_spec(spec)
@@ -21,11 +21,12 @@ def _load(name, *path):
 
 
 # Not by its name: there is more than one run.py.
-vmtest = _load('vmtest', 'guest', 'vm', 'run.py')
+vmtest = load('vmtest', 'guest', 'vm', 'run.py')
 
 EVENTS = ('virtio_dma_track_setup', 'virtio_dma_track_publish',
           'virtio_dma_track_function', 'virtio_dma_track_ack',
-          'virtio_dma_track_alive', 'virtio_dma_track_notify')
+          'virtio_dma_track_alive', 'virtio_dma_track_notify',
+          'virtqueue_pop')
 UNTRACKED = 3
 TIMES = 20
 
@@ -39,13 +40,15 @@ class Guest(vmtest.Guest):
             words += ['-trace', event]
         return words + ['-D', self.path('trace')]
 
-    def requests(self):
-        """Each event: its name and the rest of the line."""
+    def trace(self):
         with open(self.path('trace'), encoding='utf-8') as file:
-            lines = file.read().split('\n')
+            return file.read().split('\n')
+
+    def requests(self):
+        """Each event of the device: its name and the rest of the line."""
         return [found.groups() for found in
                 (re.search(r'virtio_dma_track_(\w+) (.*)', line)
-                 for line in lines) if found]
+                 for line in self.trace()) if found]
 
 
 def untracked_times(tap, machine):
@@ -73,8 +76,17 @@ def untracked_times(tap, machine):
 
 
 def first_requests(tap, machine):
+    """What the device has taken from its queue, refused or not."""
+    lines = machine.trace()
+    setup = next(number for number, line in enumerate(lines)
+                 if 'virtio_dma_track_setup' in line)
+    # The device is at work when it says so: the queue used last is its own.
+    queue = next(re.search(r'virtqueue_pop vq (\S+)', line)[1]
+                 for line in lines[setup::-1] if 'virtqueue_pop' in line)
+    before = [line for line in lines[:setup]
+              if f'virtqueue_pop vq {queue} ' in line]
     names = [name for name, _ in machine.requests()]
-    tap.equal(names[:2], ['setup', 'publish'],
+    tap.equal((len(before), names[:2]), (1, ['setup', 'publish']),
               'SETUP is the first request, then sections are published')
 
 

@@ -2,21 +2,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Suite conformance: each requirement of the protocol has a test. Prints TAP.
 
-    run.py [--list] [--qemu BINARY]
+    run.py [--list] [--qemu BINARY] [PART...]
 
 tests.csv names tests for each requirement of Documentation/protocol.rst:
 
 qtest    a test of tests/host/qtest, and what it says, or all that it says
 driver   a test of driver.py here: the driver seen from the host
+liar     a test of liar.py: the device in a real guest that lies
+versions a test of versions.py: drivers and hosts of other versions
 flush    a test of the ring flush, which suite qtest runs
 guest    a part of tests/guest/vm, and a fact of it
 unit     a function of tests/guest/unit
 model    a model, and its mutant that breaks the rule
 nested   a test of tests/host/nested, and a fact of it
 
-The first two are run here, once, and what they say decides. Of the others it is
-checked that they are there; they are run by the suites that have their names.
---list prints each requirement with its tests.
+The first four are run here, once, and what they say decides. Of the others it
+is checked that they are there; they are run by the suites that have their
+names, ring flush by qtest.
+--list prints each requirement with its tests. The parts, of which all are run
+unless some are named:
+
+table     each requirement has a test, and each test is there
+device    tests of the device
+driver    tests of the driver, seen from the host
+liar      a real guest whose driver lies
+versions  drivers and hosts of other versions
 """
 
 import argparse
@@ -37,7 +47,6 @@ import paths               # noqa: E402
 from tapwriter import Tap  # noqa: E402
 
 QTEST = 'tests/host/qtest/run.py'
-RUN_HERE = ('qtest', 'driver')
 SECONDS = 900
 
 
@@ -82,8 +91,8 @@ def exists(entry):
         return says(QTEST, 'test_' + test, '')
     if suite == 'flush':
         return says('tests/host/qtest/quiesce.py', 'test_' + test, '')
-    if suite == 'driver':
-        return says('tests/conformance/driver.py', test, fact)
+    if suite in ('driver', 'liar', 'versions'):
+        return says(f'tests/conformance/{suite}.py', test, fact)
     if suite == 'guest':
         path = 'tests/guest/vm/run.py'
         return says(path, test, '') and says(path, None, fact)
@@ -168,17 +177,44 @@ def run_driver(tap, entries):
     import driver
     numbers = sorted({entry['requirement'] for entry in entries
                       if entry['suite'] == 'driver'})
-    kernel = paths.Kernel(next(name for name, _ in paths.kernels()
-                               if name.startswith('6.12')))
     tap.label = f' [{" ".join(numbers)}]'
-    driver.run(tap, kernel)
+    driver.run(tap, kernel())
     tap.label = ''
 
 
+def run_device(tap, requirements, entries, qemu):
+    tests = {entry['test'] for entry in entries if entry['suite'] == 'qtest'}
+    found, output = run_qtest(tests, qemu)
+    if not found:
+        tap.note(output)
+    judge(tap, requirements, entries, found)
+
+
+def run_liar(tap):
+    # pylint: disable-next=import-outside-toplevel
+    import liar
+    liar.run(tap, kernel())
+
+
+def run_versions(tap):
+    # pylint: disable-next=import-outside-toplevel
+    import versions
+    versions.run(tap, kernel())
+
+
+def kernel():
+    """Of the guests here."""
+    return paths.Kernel(next(name for name, _ in paths.kernels()
+                             if name.startswith('6.12')))
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('--list', action='store_true')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--list', action='store_true',
+                        help='print each requirement with its tests')
     parser.add_argument('--qemu', help='qemu-system-x86_64 with our series')
+    parser.add_argument('parts', nargs='*', metavar='PART')
     arguments = parser.parse_args()
     requirements, entries = contract.requirements(), table()
     if arguments.list:
@@ -189,16 +225,22 @@ def main():
                     print(f'    {entry["suite"]} {entry["test"]}: '
                           f'{entry["fact"] or "all"}')
         return 0
+    parts = {
+        'table': lambda: check_table(tap, requirements, entries),
+        'device': lambda: run_device(tap, requirements, entries,
+                                     arguments.qemu),
+        'driver': lambda: run_driver(tap, entries),
+        'liar': lambda: run_liar(tap),
+        'versions': lambda: run_versions(tap)}
+    unknown = set(arguments.parts) - set(parts)
+    if unknown:
+        parser.error(f'no such part: {" ".join(sorted(unknown))}')
     tap = Tap()
-    check_table(tap, requirements, entries)
-    tests = {entry['test'] for entry in entries if entry['suite'] == 'qtest'}
-    tap.progress(f'{len(tests)} tests of the device')
-    found, output = run_qtest(tests, arguments.qemu)
-    if not found:
-        tap.note(output)
-    judge(tap, requirements, entries, found)
-    tap.progress('the driver')
-    tap.run(run_driver, tap, entries)
+    for name in arguments.parts or parts:
+        tap.progress(name)
+        # What a part is called that fails as a whole.
+        parts[name].__name__ = name
+        tap.run(parts[name])
     return tap.done()
 
 
