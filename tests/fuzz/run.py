@@ -4,10 +4,11 @@
 
     run.py [--seconds N] [--keep]
 
-Builds device.c, which holds the device's own source, with AddressSanitizer and
-libFuzzer; tells it the stories of corpus.txt, and stories of a guest that does
-as it should; then lets it make up its own. `make fuzz` does so for ten minutes.
---keep writes what was found worth keeping back to corpus.txt.
+Builds device.c, which holds the device's own source, with AddressSanitizer,
+UndefinedBehaviorSanitizer and libFuzzer; tells it the stories of corpus.txt,
+and stories of a guest that does as it should; then lets it make up its own.
+`make fuzz` does so for ten minutes. --keep writes what was found worth keeping
+back to corpus.txt.
 
 Last, checks are taken out of the device one by one: that has to be found.
 """
@@ -41,6 +42,8 @@ MUTANTS = (
     (' || index >= VIRTIO_DMA_TRACK_MAX_FUNCTIONS', '', 'AddressSanitizer'),
     ('        if (page < m->nr_pages) {', '        if (true) {',
      'AddressSanitizer'),
+    ('UINT64_MAX << (first % 64)', 'UINT64_MAX << (64 - first % 64)',
+     'runtime error: shift exponent'),
     ('if (size - head_size < payload_size) {', 'if (0) {',
      'Assertion'),
     ('if (generation != fn->generation) {\n        virtio_dma_track_respond',
@@ -52,8 +55,9 @@ def build(program, files=FILES):
     """Compile device.c with the device in that folder."""
     glib = subprocess.run(['pkg-config', '--cflags', '--libs', 'glib-2.0'],
                           capture_output=True, text=True, check=True)
-    command = ['clang', '-g', '-O1', '-fsanitize=fuzzer,address', '-w',
-               '-std=gnu11', '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64',
+    command = ['clang', '-g', '-O1', '-fsanitize=fuzzer,address,undefined',
+               '-fno-sanitize-recover=undefined', '-w', '-std=gnu11',
+               '-D_GNU_SOURCE', '-D_FILE_OFFSET_BITS=64',
                '-fno-strict-aliasing', '-fwrapv', '-DCONFIG_SOFTMMU',
                '-DCOMPILING_SYSTEM_VS_USER',
                '-iquote', files, '-iquote', os.path.join(files, 'include'),
