@@ -247,7 +247,8 @@ def a_device_that_vanished_fails_the_migration(test_bed, tap):
         functions = {one['id']: one
                      for one in load.tracking(source)['functions']}
         left = _check_steps(
-            tap, test_bed.function('oracle', 'a'), 'gone', functions['oracle0']['last-quiesce'],
+            tap, test_bed.function('oracle', 'a'), 'gone',
+            functions['oracle0']['last-quiesce'],
             (('flush', 'does not answer'), ('busmaster', 'does not answer')))
         tap.ok(left and left[0]['method'] == 'iommu' and
                'error' not in left[0],

@@ -47,7 +47,7 @@ def move(test_bed, progress, provider=PROVIDER, tracked_by=None,
 
 
 class Journey:
-    """One guest that moves to and fro between the slots.
+    """One guest that moves back and forth between the slots.
 
     A guest takes longer to boot than to move. When a move was not completed,
     the next begins with another guest.
