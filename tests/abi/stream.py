@@ -199,7 +199,9 @@ def load(machines, data, known):
         try:
             return qemu.command('query-status')['running']
         except (Failed, OSError):
-            return qemu.process.poll() is not None
+            # Its monitor has gone, and so will it.
+            qemu.process.wait(g.DEADLINE)
+            return True
     wait_for('end of loading', done)
     return qemu
 

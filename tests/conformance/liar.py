@@ -22,7 +22,8 @@ q = driver.load('qtest_guest', 'host', 'qtest', 'guest.py')
 MODULE = 'tests/guest/liar'
 FILES = '/sys/kernel/debug/dma_track_liar'
 DRIVERS = '/sys/bus/virtio/drivers'
-TRACK = ['-device', 'virtio-dma-track-pci,id=track,addr=6,ack-timeout-ms=4000']
+TRACK = ['-device',
+         'virtio-dma-track-pci,id=track,addr=6,ack-timeout-ms=10000']
 RAM = 256 << 20
 MAX, BIG = 0xffffffff, 0x80000000
 BROKEN, SILENT = 'broken', 'silent'
