@@ -1297,7 +1297,8 @@ static void oracle_restored(struct oracle *o)
 		if (o->is_masked)
 			oracle_unmask(o);
 		if (oracle_selftest(o) ||
-		    (oracle_is_waiting(o) && oracle_ask_start(o)))
+		    ((o->is_asking || oracle_is_waiting(o)) &&
+		     oracle_ask_start(o)))
 			o->state = ORACLE_DEAD;
 		else
 			o->restores++;
