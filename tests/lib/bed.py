@@ -33,6 +33,8 @@ SLOTS = ('a', 'b')
 # name -> vendor:device as L1 sees them, in the order of the slots
 KINDS = {'vf': None, 'oracle': '1234:444d', 'edu': '1234:11e8',
          'disk': '1b36:0010'}
+# The second test device of each slot, where the bed has one.
+PEER = 'peer'
 # Of the disk that both slots have, on one medium.
 MEDIUM_MIB = 16
 
@@ -74,12 +76,13 @@ class Guest:
     def arguments(self, incoming=False, provider='virtio-dma-track-pci',
                   tracked_by=None, functions=('vf', 'oracle'),
                   function_options='', modules=L2_MODULES, smp=2, extra='',
-                  backend='type1'):
+                  backend='type1', options_of=()):
         """The command line; the options are what the tests vary.
 
         provider: the tracking device with its properties, None for none
         tracked_by: dma-tracked-by of all assigned functions
         function_options: further properties of all assigned functions
+        options_of: {kind: still further properties of that one}
         backend: of VFIO: type1, or iommufd where the bed has it
         """
         slot = self.slot
@@ -99,6 +102,7 @@ class Guest:
             '-device pcie-root-port,id=rp1,chassis=1,addr=4',
             '-device pcie-root-port,id=rp2,chassis=2,addr=5',
             '-device pcie-root-port,id=rp3,chassis=3,addr=8',
+            '-device pcie-root-port,id=rp4,chassis=4,addr=9',
         ]
         if provider:
             words.append(f'-device {provider},addr=6')
@@ -107,7 +111,8 @@ class Guest:
             function_options += ',iommufd=iommufd0'
         for kind in functions:
             words.append('-device ' + self.function(
-                kind, tracked_by, function_options))
+                kind, tracked_by, ','.join((
+                    function_options, dict(options_of).get(kind, '')))))
         if incoming:
             words.append('-incoming defer')
         words.append(extra)
@@ -116,7 +121,7 @@ class Guest:
     def function(self, kind, tracked_by=None, options=''):
         """An assigned function, as QEMU's command line wants it."""
         where = {'vf': 'bus=rp1', 'oracle': 'bus=rp2', 'edu': 'addr=7',
-                 'disk': 'bus=rp3'}[kind]
+                 'disk': 'bus=rp3', PEER: 'bus=rp4'}[kind]
         text = f'vfio-pci,host={self.bed.function(kind, self.slot)},' \
                f'id={kind}0,{where}'
         if tracked_by:
@@ -248,17 +253,19 @@ class Bed:
     """L1 with everything that the slots need. Use it as a context."""
 
     def __init__(self, progress=silent, qemu=None, kernel=None,
-                 iommufd=False, flush=False, disk=False):
+                 iommufd=False, flush=False, disk=False, peer=False):
         """What the tests of this bed need beyond the usual.
 
         iommufd: VFIO's modules with iommufd in L1, and /dev/iommu
         flush: functions that have the ring-flush capability in hardware
         disk: an NVMe controller for each slot, both with the same medium
+        peer: a second DMA test device for each slot
         """
         self.progress = progress
         self.iommufd = iommufd
         self.flush = flush
         self.disk = disk
+        self.peer = peer
         self.qemu = qemu or paths.qemu()
         # The one under test, if it is not the one that emulates the bed.
         self.inner_qemu = os.environ.get('DMA_TRACK_INNER_QEMU') or self.qemu
@@ -295,9 +302,9 @@ class Bed:
 
     # --- L1 -------------------------------------------------------------------
 
-    def oracle_log(self, slot):
+    def oracle_log(self, slot, kind='oracle'):
         """The log of a slot's test device, on this machine."""
-        return os.path.join(self.directory, f'oracle-{slot}.log')
+        return os.path.join(self.directory, f'{kind}-{slot}.log')
 
     def socket(self, name):
         # Relative: the checkout may be deeper than a socket's path can be.
@@ -343,13 +350,20 @@ class Bed:
                            f'addr={number + 5}',
                 '-device', f'edu,id=edu-{slot},addr={number + 8}']
             if self.has_oracle():
+                words += self.oracle_arguments('oracle', slot, f'rp-{slot}')
+            if self.peer:
                 words += [
-                    '-device', f'dma-test,id=oracle-{slot},bus=rp-{slot},'
-                               f'log={self.oracle_log(slot)}' +
-                    (',dma-quiesce=on' if self.flush else '')]
+                    '-device', f'pcie-root-port,id=rq-{slot},'
+                               f'chassis={number + 8},addr={number + 14}']
+                words += self.oracle_arguments(PEER, slot, f'rq-{slot}')
             if self.disk:
                 words += self.disk_arguments(number, slot)
         return words
+
+    def oracle_arguments(self, kind, slot, bus):
+        return ['-device', f'dma-test,id={kind}-{slot},bus={bus},'
+                           f'log={self.oracle_log(slot, kind)}' +
+                (',dma-quiesce=on' if self.flush else '')]
 
     def medium(self):
         """The file of the disk, on this machine."""
@@ -464,22 +478,30 @@ class Bed:
                 kind, address = line.split()
                 found.setdefault(kind, []).append(address)
         for kind, addresses in found.items():
-            for slot, address in zip(SLOTS, sorted(addresses)):
-                self.functions[kind, slot] = address
+            addresses.sort()
+            # By the order of their ports: the second ones come last.
+            for name, some in ((kind, addresses[:2]), (PEER, addresses[2:])):
+                for slot, address in zip(SLOTS, some):
+                    self.functions[name, slot] = address
 
     def function(self, kind, slot):
         """The address in L1 of a slot's function of that kind."""
         return self.functions[kind, slot]
 
-    def issued(self, slot):
+    def issued(self, slot, kind='oracle'):
         """How many transfers of a slot's test device are in flight."""
         return self.machine.command('qom-get', property='issued',
-                                    path=f'/machine/peripheral/oracle-{slot}')
+                                    path=f'/machine/peripheral/{kind}-{slot}')
 
-    def set_marker(self, slot, value):
+    def break_oracle(self, slot, fault):
+        """Give a slot's test device a fault, or take it away: 'none'."""
+        self.machine.command('qom-set', property='x-fault', value=fault,
+                             path=f'/machine/peripheral/oracle-{slot}')
+
+    def set_marker(self, slot, value, kind='oracle'):
         """Write a marker into the log of a slot's test device."""
         self.machine.command('qom-set', property='marker', value=value,
-                             path=f'/machine/peripheral/oracle-{slot}')
+                             path=f'/machine/peripheral/{kind}-{slot}')
 
     def trouble(self, allowed=None):
         """Lines of L1's kernel log that should not be there."""
@@ -577,6 +599,7 @@ class Move:
         self.destination = destination
         self.progress = progress
         self.bandwidth = None
+        self.is_paused = False
         self.info = {}
 
     def start(self, bandwidth=200 << 20, downtime_ms=0, **parameters):
@@ -626,8 +649,25 @@ class Move:
         status = event['data']['status']
         self.info = self.source.qmp.command('query-migrate')
         if status == 'completed':
+            # It stays as the source was.
+            if self.is_paused:
+                self.destination.qmp.command('cont')
             self.destination.qmp.event('RESUME', self.DEADLINE)
         return status
+
+    def pause(self):
+        """Stop the source's vCPUs before it starts."""
+        self.source.qmp.command('stop')
+        self.is_paused = True
+
+    def wait_switchover(self):
+        """With pause-before-switchover: wait until it has stopped there."""
+        self._wait('MIGRATION', lambda data: data['status'] ==
+                   'pre-switchover', self.DEADLINE)
+
+    def go_on(self):
+        """And let it go on."""
+        self.source.qmp.command('migrate-continue', state='pre-switchover')
 
     def _wait(self, name, match, deadline):
         end = time.monotonic() + deadline * vm.PATIENCE

@@ -89,11 +89,15 @@ class Traffic:
 
 
 class Oracle:
-    """The DMA test device at work in the guest."""
+    """The DMA test device at work in the guest.
 
-    def __init__(self, test_bed, guest):
+    kind: bed.PEER for the second one
+    """
+
+    def __init__(self, test_bed, guest, kind='oracle'):
         self.bed = test_bed
         self.guest = guest
+        self.kind = kind
         self.slot = guest.slot
         self.directory = None
         self.pages = None
@@ -106,28 +110,35 @@ class Oracle:
         return dict(line.split('=', 1) for line in text.splitlines()
                     if '=' in line)
 
-    def prepare(self):
-        """Allocate the frames; before migrate."""
-        self.directory = self.guest.run(
-            'echo /sys/kernel/debug/dma_oracle/*:*').strip()
+    def prepare(self, counter_us=1000):
+        """Allocate the frames; before migrate.
+
+        counter_us: how often the device stores its counter while it works
+        """
+        self.guest.run(f'echo {counter_us} > '
+                       '/sys/module/dma_oracle/parameters/periodic_us')
+        found = self.guest.run(
+            'echo /sys/kernel/debug/dma_oracle/*:*').split()
+        # In the order of their ports.
+        self.directory = found[-1 if self.kind == bed.PEER else 0]
         self.control('prepare')
         self.control('selftest')
         return self
 
     def work(self):
         """Write all frames again; after each was sent once."""
-        self.bed.set_marker(self.slot, oracle.MARK_EXPOSED)
+        self.bed.set_marker(self.slot, oracle.MARK_EXPOSED, self.kind)
         self.control('stamp', 120)
         # Not earlier: half of the frames were only mapped by that.
         self.pages = oracle.parse_pages(
             self.guest.run(f'cat {self.directory}/pages'))
         self.control('stream')
         # What is to be in flight at the stop, not only in the queue.
-        bed.wait_until(lambda: self.bed.issued(self.slot) >= 32,
+        bed.wait_until(lambda: self.bed.issued(self.slot, self.kind) >= 32,
                        'the stream of transfers runs', every=0.02)
 
     def log(self):
-        return oracle.Log(self.bed.oracle_log(self.slot))
+        return oracle.Log(self.bed.oracle_log(self.slot, self.kind))
 
     def wait_restored(self, guest, deadline=60):
         """Wait until the driver was brought back in guest."""

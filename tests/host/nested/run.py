@@ -24,7 +24,7 @@ import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug')
-QUIESCE_FILES = ('quiesce', 'disk')
+QUIESCE_FILES = ('quiesce', 'peers', 'disk')
 
 
 def all_tests(files):
@@ -58,7 +58,8 @@ def main():
     try:
         with bed.Bed(tap.progress, iommufd=arguments.quiesce,
                      flush=arguments.quiesce,
-                     disk=arguments.quiesce) as test_bed:
+                     disk=arguments.quiesce,
+                     peer=arguments.quiesce) as test_bed:
             for name, test in tests:
                 tap.progress(name)
                 failed = tap.failed
