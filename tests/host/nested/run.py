@@ -24,7 +24,7 @@ import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug')
-QUIESCE_FILES = ('quiesce', 'peers', 'disk')
+QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk')
 
 
 def all_tests(files):
