@@ -76,7 +76,7 @@ python_lint() {
 
 spelling() {
 	# shellcheck disable=SC2046 # one path per word
-	codespell -L 'inflight' $(tracked |
+	codespell -L 'inflight,nd' $(tracked |
 		grep -vE '^(LICENSE|host/qemu-patch/patches)')
 }
 

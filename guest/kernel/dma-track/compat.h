@@ -123,6 +123,13 @@ static inline bool use_dma_iommu(struct device *dev)
 #define sg_dma_is_bus_address(sg)	sg_is_dma_bus_address(sg)
 #endif
 
+/* A second way to say that one has the answer already. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+#define dma_track_get_pagemap(pfn)	get_dev_pagemap(pfn)
+#else
+#define dma_track_get_pagemap(pfn)	get_dev_pagemap(pfn, NULL)
+#endif
+
 /* Namespaces of symbols became strings. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
 #define DMA_TRACK_TEST_NS	"DMA_TRACK_TEST"

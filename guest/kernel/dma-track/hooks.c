@@ -35,6 +35,7 @@
 #include "devices.h"
 #include "filter.h"
 #include "hooks.h"
+#include "sections.h"
 #include "table.h"
 #include "table_frame.h"
 #include "trace.h"
@@ -96,23 +97,34 @@
 	FOR_EACH_ATOMIC_HOOK(DO)					\
 	DO(iommu_map)							\
 	DO(iommu_map_sg)
-/* In the order in which they are put on. */
+/* By which memory comes that is never brought online. */
+#ifdef CONFIG_ZONE_DEVICE
+#define FOR_EACH_MEMORY_HOOK(DO)					\
+	DO(memremap_pages)
+#else
+#define FOR_EACH_MEMORY_HOOK(DO)
+#endif
+/*
+ * In the order in which they are put on. Each that is taken off again costs a
+ * grace period: first are those that others may hold.
+ */
 #define FOR_EACH_HOOK(DO)						\
 	FOR_EACH_PAGE_HOOK(DO)						\
-	FOR_EACH_IOVA_HOOK(DO)						\
-	FOR_EACH_BEHIND_HOOK(DO)					\
 	DO(dma_map_sg_attrs)						\
 	DO(dma_map_sgtable)						\
 	DO(dma_unmap_sg_attrs)						\
-	DO(__dma_sync_single_for_cpu)					\
-	DO(__dma_sync_sg_for_cpu)					\
 	DO(dma_alloc_attrs)						\
 	DO(dma_free_attrs)						\
 	DO(dma_alloc_pages)						\
 	DO(dma_free_pages)						\
 	DO(dma_alloc_noncontiguous)					\
 	DO(dma_free_noncontiguous)					\
-	DO(dma_set_mask)
+	DO(__dma_sync_single_for_cpu)					\
+	DO(__dma_sync_sg_for_cpu)					\
+	DO(dma_set_mask)						\
+	FOR_EACH_IOVA_HOOK(DO)						\
+	FOR_EACH_BEHIND_HOOK(DO)					\
+	FOR_EACH_MEMORY_HOOK(DO)
 
 #define NUMBER(fn) HOOK_##fn,
 enum hook_nr {
@@ -915,6 +927,23 @@ hooked_iommu_map_sg DMA_TRACK_IOMMU_MAP_SG_PARAMS
 	return mapped;
 }
 
+/* --- A hook on what brings memory ------------------------------------------- */
+
+#ifdef CONFIG_ZONE_DEVICE
+/* Before the original: when it returns, the memory may be given to devices. */
+static __used notrace void *hooked_memremap_pages(struct dev_pagemap *pgmap,
+						  int nid)
+{
+	void *addr;
+
+	atomic_inc(&nr_sleepers);
+	dma_track_sections_memremap(pgmap);
+	addr = static_call(original_memremap_pages)(pgmap, nid);
+	atomic_dec(&nr_sleepers);
+	return addr;
+}
+#endif
+
 /* --- Putting them on ------------------------------------------------------ */
 
 struct hook {
@@ -1231,12 +1260,13 @@ static int selftest_noncontiguous(struct device *dev)
 			       false);
 }
 
-/* Not for a device that has no IOMMU, as the dummy. */
-#define NEEDS_IOMMU(fn)							\
+/* Not for a device that has no IOMMU, as the dummy, or without memory to add. */
+#define NOT_CALLED(fn)							\
 	[HOOK_##fn] = true,
-static const bool needs_iommu[NR_HOOKS] = {
-	FOR_EACH_IOVA_HOOK(NEEDS_IOMMU)
-	FOR_EACH_BEHIND_HOOK(NEEDS_IOMMU)
+static const bool not_called[NR_HOOKS] = {
+	FOR_EACH_IOVA_HOOK(NOT_CALLED)
+	FOR_EACH_BEHIND_HOOK(NOT_CALLED)
+	FOR_EACH_MEMORY_HOOK(NOT_CALLED)
 };
 
 static int selftest_calls_seen(void)
@@ -1244,7 +1274,7 @@ static int selftest_calls_seen(void)
 	int i, rc = 0;
 
 	for (i = 0; i < NR_HOOKS; i++) {
-		unsigned int expected = needs_iommu[i] ? 0 : 1;
+		unsigned int expected = not_called[i] ? 0 : 1;
 
 		if (selftest_calls[i] == expected && hook_is_intact(&hooks[i]))
 			continue;

@@ -82,7 +82,8 @@ struct request {
 	struct virtio_dma_track_req req;
 };
 
-static struct dma_track_table *table;
+/* Memory may come, and ask for it to be published, before anything started. */
+static struct dma_track_table *const table = &dma_track_table;
 static struct virtio_dma_track_status *status;
 
 /*
@@ -973,8 +974,7 @@ static struct virtio_driver host_driver = {
 #endif
 };
 
-int dma_track_host_start(struct dma_track_table *t,
-			 struct virtio_dma_track_status *s)
+int dma_track_host_start(struct virtio_dma_track_status *s)
 {
 	int rc;
 
@@ -990,7 +990,6 @@ int dma_track_host_start(struct dma_track_table *t,
 	BUILD_BUG_ON(DMA_TRACK_PLANE_SIZE != VIRTIO_DMA_TRACK_PLANE_SIZE);
 	BUILD_BUG_ON(VIRTIO_DMA_TRACK_LOST_NO != 0);
 
-	table = t;
 	status = s;
 	config_wq = alloc_workqueue("dma_track",
 				    WQ_UNBOUND | WQ_HIGHPRI | WQ_MEM_RECLAIM,

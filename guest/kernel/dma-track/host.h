@@ -26,28 +26,26 @@
 #include <linux/types.h>
 #include <linux/virtio_dma_track.h>
 
-struct dma_track_table;
-
 /**
  * dma_track_host_start - look for the host's device, now and later
- * @table: its planes are published
  * @status: the status page
  *
- * May sleep. Return: 0, also if there is no such device, or a negative errno.
+ * The table's planes are published. May sleep. Return: 0, also if there is no
+ * such device, or a negative errno.
  */
-int dma_track_host_start(struct dma_track_table *table,
-			 struct virtio_dma_track_status *status);
+int dma_track_host_start(struct virtio_dma_track_status *status);
 
 /* Part with the host, which is told by a reset of its device. May sleep. */
 void dma_track_host_stop(void);
 
 /**
- * dma_track_host_publish - publish sections whose memory comes online
+ * dma_track_host_publish - publish sections whose memory comes
  * @first: number of the first one
  * @last: number of the last one
  *
- * Together with others that the host has not accepted yet. Return: 0, also
- * without a host: they are published when there is one.
+ * Together with others that the host has not accepted yet. May be called before
+ * dma_track_host_start(). Return: 0, also without a host: they are published when
+ * there is one.
  */
 int dma_track_host_publish(u32 first, u32 last);
 

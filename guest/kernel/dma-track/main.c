@@ -66,6 +66,10 @@ static int __init dma_track_init(void)
 	if (rc)
 		goto out_stop_sections;
 
+	rc = dma_track_sections_add_mapped();
+	if (rc)
+		goto out_remove_hooks;
+
 	rc = dma_track_restore_start();
 	if (rc)
 		goto out_remove_hooks;
@@ -76,7 +80,7 @@ static int __init dma_track_init(void)
 
 	dma_track_inspect_start(dt->table, dt->status);
 
-	rc = dma_track_host_start(dt->table, dt->status);
+	rc = dma_track_host_start(dt->status);
 	if (rc)
 		goto out_stop_inspect;
 	return 0;

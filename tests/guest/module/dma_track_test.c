@@ -18,6 +18,9 @@
  *	unfence		write an error number, negative: the host is taken to
  *			answer this to UNFENCE; 0 asks the host
  *	publish		the same for its answer to memory that is added
+ *	frame		write an address of memory: its page is mapped and unmapped,
+ *			and the log says how the table took it
+ *
  *
  *	pairs		write a number: map and unmap a page, a list and
  *			coherent memory so often
@@ -1341,12 +1344,42 @@ static int set_pairs(const char *text, const struct kernel_param *param)
 	return 0;
 }
 
+/* Any memory, such as pmem, that somebody else owns. */
+static int set_frame(const char *text, const struct kernel_param *param)
+{
+	struct dma_track_frame mapped, unmapped;
+	u64 phys, before = dirtied();
+	struct page *page;
+	dma_addr_t a;
+	int rc;
+
+	rc = kstrtou64(text, 0, &phys);
+	if (rc)
+		return rc;
+	if (!pfn_valid(PHYS_PFN(phys)))
+		return -ENXIO;
+
+	page = pfn_to_page(PHYS_PFN(phys));
+	a = dma_map_page(dev, page, 0, PAGE_SIZE, DMA_FROM_DEVICE);
+	if (dma_mapping_error(dev, a))
+		return -EIO;
+	mapped = frame_of(page_to_phys(page));
+	dma_unmap_page(dev, a, PAGE_SIZE, DMA_FROM_DEVICE);
+	unmapped = frame_of(page_to_phys(page));
+	pr_tap("# frame: zone_device=%d mapped=%d,%u unmapped=%d,%u dirtied=%llu\n",
+	       is_zone_device_page(page), mapped.streaming, mapped.count,
+	       unmapped.streaming, unmapped.count, dirtied() - before);
+	return 0;
+}
+
+static const struct kernel_param_ops frame_ops = { .set = set_frame };
 static const struct kernel_param_ops pairs_ops = { .set = set_pairs };
 static const struct kernel_param_ops behind_ops = { .set = set_behind };
 static const struct kernel_param_ops replace_ops = { .set = set_replace };
 static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
 static bool run_wanted = true;
 
+module_param_cb(frame, &frame_ops, NULL, 0200);
 module_param_cb(pairs, &pairs_ops, NULL, 0200);
 module_param_cb(behind, &behind_ops, NULL, 0200);
 module_param_cb(publish, &publish_ops, NULL, 0200);

@@ -56,9 +56,14 @@ DISK = ['-blockdev', 'null-co,node-name=d0,size=67108864,read-zeroes=on',
         '-device',
         'nvme,id=disk0,bus=rp2,serial=1,drive=d0,x-untracked-dma=on']
 VIRTIO = ['-device', 'virtio-net-pci,id=net2,bus=rp2,x-untracked-dma=on']
-ROOM = '256M,slots=4,maxmem=2G'
+ROOM = '256M,slots=6,maxmem=2G'
 VIRTIO_MEM = ['-object', 'memory-backend-ram,id=vm0,size=256M', '-device',
               'virtio-mem-pci,id=vmem0,memdev=vm0,requested-size=0,addr=b']
+PMEM = ['-machine', 'nvdimm=on',
+        '-object', 'memory-backend-ram,id=pm0,size=128M',
+        '-device', 'nvdimm,memdev=pm0',
+        '-object', 'memory-backend-ram,id=pm1,size=128M',
+        '-device', 'virtio-pmem-pci,memdev=pm1,addr=c']
 # What the pretend device pretends to be: it has memory that peers may use.
 FUNCTION = ['-blockdev', 'null-co,node-name=d1,size=67108864',
             '-device', 'nvme,bus=rp2,serial=2,drive=d1,cmb_size_mb=2']
@@ -93,17 +98,22 @@ class Guest(guest.Guest):
     UNDER_TEST = None
 
     def __init__(self, directory, name, devices=(), modules=(), extra='',
-                 memory=None):
+                 memory=None, spare=()):
+        """spare: modules that are there, and not loaded at the boot."""
         self.extra = extra
         self.memory = memory
-        super().__init__(directory, name, list(devices), list(modules),
+        self.loaded = modules
+        super().__init__(directory, name, list(devices), [*modules, *spare],
                          programs=built(self.UNDER_TEST),
                          kernel=self.UNDER_TEST)
 
     def arguments(self):
         words = super().arguments()
+        at = words.index('-append') + 1
+        words[at] = words[at].removesuffix(','.join(self.modules))
+        words[at] += ','.join(self.loaded)
         # Its check of the timer fails on a machine that is busy.
-        words[words.index('-append') + 1] += f' no_timer_check {self.extra}'
+        words[at] += f' no_timer_check {self.extra}'
         if self.memory:
             words[words.index('-m') + 1] = self.memory
         return words
@@ -798,9 +808,9 @@ def sections(machine):
 
 
 def memory(tap, directory):
-    with Guest(directory, 'memory', HOST + NIC + VIRTIO_MEM,
-               ['dma_track', 'e1000e', 'virtio_mem'],
-               memory=ROOM) as machine:
+    with Guest(directory, 'memory', HOST + NIC + VIRTIO_MEM + PMEM,
+               ['dma_track', 'e1000e', 'virtio_mem'], memory=ROOM,
+               spare=['nfit', 'nd_pmem', 'virtio_pmem']) as machine:
         # So that it can be taken away again.
         machine.agent.run('echo online_movable > '
                           '/sys/devices/system/memory/auto_online_blocks')
@@ -818,8 +828,10 @@ def memory(tap, directory):
         unplug(tap, machine, before)
         virtio_mem(tap, machine)
         silence(tap, machine)
+        persistent(tap, machine)
         tap.equal((machine.status()['lost'], machine.splats()), ('0', ''),
                   'memory: nothing was lost, the kernel did not complain')
+        unknown(tap, machine)
 
 
 def take_away(machine, name):
@@ -903,6 +915,85 @@ def silence(tap, machine):
     machine.agent.run(f'echo 0 > {PARAMETERS}/publish')
     machine.agent.run(f'echo online_movable > {block}/state')
     tap.equal(sections(machine), before + 1, 'until it does')
+
+
+def map_frame(machine, disk):
+    """Let the pretend device have a page of a pmem disk; what became of it."""
+    machine.agent.run(
+        f'cat /sys/block/{disk}/device/resource > {PARAMETERS}/frame')
+    return machine.agent.run(
+        'dmesg | sed -n "s/.*# frame: //p" | tail -n 1').strip()
+
+
+def load_pmem(machine, drivers, disk):
+    """The drivers of pmem, whose disks are numbered as they are found."""
+    machine.agent.run(f'for m in {drivers}; do modprobe $m; done')
+    guest.wait_until(lambda: machine.succeeds(f'[ -b /dev/{disk} ]'),
+                     f'/dev/{disk}', 60)
+
+
+def persistent(tap, machine):
+    """Memory that is never brought online, but has pages."""
+    qmp = machine.qmp
+    before = sections(machine)
+    load_pmem(machine, 'nd_pmem virtio_pmem', 'pmem0')
+    tap.equal(sections(machine), before + 1,
+              'a section of pmem is published when its driver comes')
+    # Slow, so that it does not end by itself.
+    qmp.command('migrate-set-parameters', **{'max-bandwidth': 65536})
+    qmp.command('migrate', uri='exec:cat > /dev/null')
+    qmp.event('MIGRATION', 60, lambda data: data.get('status') == 'active')
+    tap.equal(map_frame(machine, 'pmem0'),
+              'zone_device=1 mapped=1,1 unmapped=0,0 dirtied=1',
+              'pmem is pinned while mapped, and dirtied')
+    qmp.command('migrate_cancel')
+    qmp.event('MIGRATION', 60, lambda data: data.get('status') == 'cancelled')
+    guest.wait_until(lambda: machine.status()['phase'] == 'idle',
+                     'the guest to stop logging', 30)
+
+
+def unknown(tap, machine):
+    """Memory of which the host heard nothing, or later."""
+    agent = machine.agent
+    before = sections(machine)
+    # One of the other kind, which has pages only when it is told to.
+    load_pmem(machine, 'nfit', 'pmem1')
+    guest.wait_until(lambda: machine.succeeds(
+        '[ -e /sys/bus/nd/devices/pfn1.0/namespace ]'), 'pfn1.0', 60)
+    agent.run(f'''set -e; cd /sys/bus/nd/devices
+        echo -5 > {PARAMETERS}/publish
+        echo namespace1.0 > ../drivers/nd_pmem/unbind
+        echo ram > pfn1.0/mode
+        cat /proc/sys/kernel/random/uuid > pfn1.0/uuid
+        echo namespace1.0 > pfn1.0/namespace
+        echo pfn1.0 > ../drivers/nd_pmem/bind
+        echo 0 > {PARAMETERS}/publish''')
+    map_frame(machine, 'pmem1')
+    tap.equal((sections(machine), machine.status()['lost']), (before, '1'),
+              'pmem that the host did not accept is lost when it is mapped')
+    try:
+        machine.qmp.command('migrate', uri='exec:cat > /dev/null')
+        said = 'nothing'
+    except vm.QmpError as error:
+        said = str(error)
+    tap.ok('memory that lies in no published section' in said,
+           'and the guest does not migrate', said)
+    # Other memory comes and goes meanwhile.
+    block = agent.run('ls -d /sys/devices/system/memory/memory* | sort -V | '
+                      'tail -n 1').strip()
+    toggling = agent.start(f'''until [ -e /tmp/loaded ]; do
+        echo offline > {block}/state && echo online_movable > {block}/state ||
+            exit 1
+        done''')
+    agent.run('rmmod dma_track_test && rmmod dma_track && '
+              'insmod /bin/dma_track.ko && '
+              'insmod /bin/dma_track_test.ko run=0; touch /tmp/loaded', 120)
+    tap.equal(toggling.wait(), 0, 'memory comes while the module does')
+    tap.equal((sections(machine), map_frame(machine, 'pmem1'),
+               machine.status()['lost']),
+              (before + 1, 'zone_device=1 mapped=1,1 unmapped=0,0 dirtied=0',
+               '0'), 'when the module comes later it finds pmem itself')
+    tap.equal(machine.splats(), '', 'pmem: the kernel did not complain')
 
 
 def phases(tap, directory):
