@@ -5,15 +5,19 @@
 SUITE ?=
 RUNS ?= 1
 SECONDS ?= 600
+HOURS ?= 1
+SOAK ?= faults
 
 help:
 	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
 	@echo '                     everything up first. RUNS=n repeats the move'
 	@echo 'make test            all test suites; SUITE=a,b only those:'
 	@echo '                     lint abi docs setup unit model build guest qtest'
-	@echo '                     fuzz conformance emulated nested quiesce'
+	@echo '                     fuzz conformance emulated faults nested quiesce'
 	@echo 'make test-full       also what is too long for every change'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
+	@echo 'make soak HOURS=n    random migrations with random faults, on top of what'
+	@echo '                     earlier runs have done; SOAK=nested: by vfio-pci'
 	@echo 'make docs            the documentation, in build/docs/index.html'
 	@echo 'make bench-guest     what the guest pays: build/bench/guest.json'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'

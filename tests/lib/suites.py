@@ -50,6 +50,7 @@ SUITES = {
              1200),
     'conformance': (['tests/conformance/run.py'], ['all'], 1200),
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
+    'faults': (['tests/host/faults/run.py'], ['all'], 2400),
     'nested': (['tests/host/nested/run.py'], ['all'], 3000),
     'quiesce': (['tests/host/nested/run.py', '--quiesce'],
                 ['all', 'iommufd'], 3000),

@@ -50,7 +50,8 @@ class Guest:
     """One QEMU. Use it as a context."""
 
     def __init__(self, directory, name, devices, modules, incoming=False,
-                 programs=None, kernel=None, fds=()):
+                 programs=None, kernel=None, fds=(), memory=None):
+        """memory: the words for other memory than RAM_MIB of anonymous."""
         self.kernel = kernel or paths.Kernel()
         self.directory = directory
         self.name = name
@@ -59,6 +60,7 @@ class Guest:
         self.incoming = incoming
         self.programs = programs or {}
         self.fds = fds
+        self.memory_words = memory or ['-m', str(RAM_MIB)]
         self.process = None
         self.qmp = None
         self.agent = None
@@ -74,7 +76,7 @@ class Guest:
             words += ['-L', directory]
         words += [
             '-M', 'q35', '-accel', ACCEL, '-cpu', 'max,-la57', '-smp', '1',
-            '-m', str(RAM_MIB), '-nodefaults', '-display', 'none',
+            *self.memory_words, '-nodefaults', '-display', 'none',
             '-no-reboot', '-kernel', self.kernel.image,
             '-initrd', initrd(self.kernel, self.modules, self.programs),
             '-append', f'{CMDLINE} bed.modules={",".join(self.modules)}',
@@ -143,12 +145,35 @@ class Guest:
     def log(self):
         return oracle.Log(self.path('dma'))
 
-    def memory(self):
-        """A function that reads a page as QEMU sees it now."""
-        dump = os.path.abspath(self.path('memory'))
-        self.qmp.command('pmemsave', 120, val=0, size=RAM_MIB << 20,
-                         filename=dump)
-        with open(dump, 'rb') as file:
+    def memory(self, frames=()):
+        """A function that reads a page as QEMU sees it now.
+
+        frames: guest physical addresses, some of which may lie in memory that
+        was plugged
+        """
+        data = self.dump(0, RAM_MIB << 20)
+        beyond = {}
+        for first, size in runs(gpa for gpa in frames if gpa >= len(data)):
+            part = self.dump(first, size)
+            beyond.update((first + offset, part[offset:offset + oracle.PAGE])
+                          for offset in range(0, size, oracle.PAGE))
+        return lambda gpa: beyond.get(gpa) or data[gpa:gpa + oracle.PAGE]
+
+    def dump(self, gpa, size):
+        path = os.path.abspath(self.path('memory'))
+        self.qmp.command('pmemsave', 120, val=gpa, size=size, filename=path)
+        with open(path, 'rb') as file:
             data = file.read()
-        os.unlink(dump)
-        return lambda gpa: data[gpa:gpa + oracle.PAGE]
+        os.unlink(path)
+        return data
+
+
+def runs(frames):
+    """Frames that follow each other, as [(gpa, size)]."""
+    found = []
+    for gpa in sorted(frames):
+        if found and sum(found[-1]) == gpa:
+            found[-1][1] += oracle.PAGE
+        else:
+            found.append([gpa, oracle.PAGE])
+    return found
