@@ -10,7 +10,7 @@ import time
 import guest as g
 from guest import Edu, Failed, QmpError, wait_for
 from moves import (BULK, BULK_SIZE, EDU, EDU_BAR, EDU_SBDF, EDU_SLOT, MIB,
-                   finish, slow, track, wait_for_transfer)
+                   finish, slow, track, wait_for_passes, wait_for_transfer)
 
 # Functions that others track than the guest.
 PROMISED = ['-device', 'edu,id=promised,addr=6,x-untracked-dma=on,'
@@ -480,6 +480,27 @@ def test_too_much_is_pinned_later(bench):
         wait_for('destination runs', lambda dst=dst: dst.command(
             'query-status')['running'])
         bench.clear()
+
+
+def test_everything_is_pinned(bench):
+    """Without a limit it is sent at the end, when the downtime allows it."""
+    qemu, _, driver = bench.guest()
+    dst, uri = bench.destination()
+    qemu.fill(BULK, BULK_SIZE, 0x77)
+    driver.pin(0, 256 * MIB)
+    driver.pin(0, 256 * MIB, coherent=True)
+    qemu.command('migrate-set-parameters', max_bandwidth=1 << 33,
+                 downtime_limit=1)
+    qemu.command('migrate', uri=uri)
+    wait_for_passes(qemu, driver, 20)
+    qemu.command('migrate-set-parameters', downtime_limit=60000)
+    bench.tap.equal(finish(qemu, driver), 'completed',
+                    'a guest with everything pinned is migrated')
+    bench.tap.equal(qemu.dma_track()['last-migration']['pinned-frames'],
+                    256 * MIB // g.FRAME, 'all of it in the last pass')
+    wait_for('destination runs',
+             lambda: dst.command('query-status')['running'])
+    bench.tap.equal(dst.read(BULK, 8), b'\x77' * 8, 'and arrives')
 
 
 def test_nothing_is_pinned(bench):
