@@ -64,8 +64,8 @@ MUTANTS = (
     ('DT-DEV-20', DEVICE, 'while (i-- > 0) {', 'while (0) {'),
     ('DT-DEV-21', DEVICE, 'if (virtio_dma_track_section(s, section) || '
      'streaming == coherent ||', 'if ('),
-    ('DT-DEV-22', DEVICE, 'if (!virtio_dma_track_section_has_ram(s, section)) '
-     '{', 'if (0) {'),
+    ('DT-DEV-22', DEVICE, 'if (!virtio_dma_track_section_has_populated_ram(s, '
+     'section)) {', 'if (0) {'),
     ('DT-DEV-23', DEVICE, 'if (payload->withdraw[j].section == payload->'
      'withdraw[i].section) {', 'if (0) {'),
     ('DT-DEV-24', DEVICE, 'if (dma_track_active()) {\n        return VIRTIO_'

@@ -141,6 +141,14 @@ bool ram_discard_manager_is_populated(const RamDiscardManager *rdm,
     return !((Memory *)rdm)->unplugged;
 }
 
+int ram_discard_manager_replay_populated(const RamDiscardManager *rdm,
+                                         const MemoryRegionSection *section,
+                                         ReplayRamDiscardState replay_fn,
+                                         void *opaque)
+{
+    return ((Memory *)rdm)->unplugged ? 0 : replay_fn(section, opaque);
+}
+
 ram_addr_t qemu_ram_get_used_length(const RAMBlock *rb)
 {
     return rb->used_length;

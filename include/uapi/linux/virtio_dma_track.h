@@ -234,7 +234,7 @@ struct virtio_dma_track_status {
 #define VIRTIO_DMA_TRACK_E_EXISTS	5
 /* The section is not published. */
 #define VIRTIO_DMA_TRACK_E_NO_SECTION	6
-/* The section contains no RAM. */
+/* The section contains no RAM, or only such that is unplugged. */
 #define VIRTIO_DMA_TRACK_E_EMPTY	7
 /* No assigned function has this address. */
 #define VIRTIO_DMA_TRACK_E_NO_FUNCTION	8

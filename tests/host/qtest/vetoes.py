@@ -9,7 +9,7 @@ import struct
 from random import Random
 
 import guest as g
-from guest import Edu, Failed, QmpError, wait_for
+from guest import DmaTrack, Edu, Failed, QmpError, wait_for
 from moves import (BULK, EDU, EDU_BAR, EDU_SBDF, EDU_SLOT, MIB, TRACK_SLOT,
                    WHO, fast, finish, over, power_off, slow, track,
                    wait_for_transfer)
@@ -397,6 +397,52 @@ def test_function_behind_an_iommu_is_refused(bench):
         bench.tap.ok(any(WHO + words in reason for reason in info['reasons']),
                      'query-dma-track says so too', info)
         bench.clear()
+
+
+# --- Memory that is not there -------------------------------------------------
+
+def plug(bench, qemu, slot, bar, addr, size):
+    """Be virtio-mem's driver for long enough to plug memory."""
+    driver = DmaTrack(qemu, slot, bar)
+    driver.accept = 3
+    driver.start()
+    driver.send(struct.pack('<HHHHQHHHH', 0, 0, 0, 0, addr, size // (2 * MIB),
+                            0, 0, 0), 16)
+    wait_for('the memory to be plugged', driver.answered)
+    bench.tap.equal(qemu.read(g.BUFFERS + 4 * g.FRAME, 2), bytes(2),
+                    'memory is plugged')
+    driver.reset()
+
+
+def test_unplugged_memory(bench):
+    """virtio-mem: reading what is unplugged would bring it into being."""
+    base, size = 4 << 30, 128 * MIB
+    qemu = bench.qemu(
+        'source', *EDU, *track(), '-object',
+        'memory-backend-ram,id=more,size=256M', '-device',
+        'virtio-mem-pci,id=mem,addr=8,memdev=more,memaddr=%#x,block-size=2M,'
+        'requested-size=128M' % base, memory='256,maxmem=2G')
+    driver = bench.driver(qemu)
+    driver.become_ready()
+    section = base >> g.SECTION_SHIFT
+    planes = 0x300000, 0x301000, 0x302000
+    equal = bench.tap.equal
+    equal(driver.publish((section, *planes[:2])), g.E_EMPTY,
+          'PUBLISH of a section that is unplugged: E_EMPTY')
+    driver.withdraw(1)
+    equal((driver.publish((1, base, planes[0])),
+           driver.publish((1, planes[0], base + g.FRAME))), (g.E_NOT_RAM,) * 2,
+          'PUBLISH with a plane that is unplugged: E_NOT_RAM')
+    driver.reset()
+    plug(bench, qemu, 8, 0xfe700000, base, size)
+    driver.become_ready()
+    equal(driver.publish((section, *planes[:2])), g.OK,
+          'PUBLISH of a section that is plugged: OK')
+    equal(driver.publish((section + 1, planes[2], 0x303000)), g.E_EMPTY,
+          'PUBLISH of the next one, which is not: E_EMPTY')
+    driver.withdraw(1)
+    equal(driver.publish((1, base, base + g.FRAME)), g.OK,
+          'PUBLISH with planes that are plugged: OK')
 
 
 # --- The destination --------------------------------------------------------

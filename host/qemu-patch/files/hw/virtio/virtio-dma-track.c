@@ -216,6 +216,54 @@ static bool virtio_dma_track_section_has_ram(VirtIODMATrack *s,
     return false;
 }
 
+static int virtio_dma_track_found_populated(const MemoryRegionSection *mrs,
+                                            void *opaque)
+{
+    bool *found = opaque;
+
+    *found = true;
+    /* That is enough. */
+    return -ECANCELED;
+}
+
+/*
+ * Does the section contain RAM that is there now? Of virtio-mem all can be
+ * unplugged. Not of use while loading: what is plugged may be loaded later.
+ */
+static bool virtio_dma_track_section_has_populated_ram(VirtIODMATrack *s,
+                                                       uint32_t section)
+{
+    hwaddr gpa = (hwaddr)section << VIRTIO_DMA_TRACK_SECTION_SHIFT;
+    hwaddr last_gpa = gpa + (VIRTIO_DMA_TRACK_SECTION_SIZE - 1);
+    bool found = false;
+    guint i;
+
+    for (i = 0; i < s->ranges->len && !found; i++) {
+        VirtIODMATrackRange *range = &g_array_index(s->ranges,
+                                                    VirtIODMATrackRange, i);
+        hwaddr first = MAX(range->gpa, gpa);
+        hwaddr last = MIN(range->gpa + (range->size - 1), last_gpa);
+        RamDiscardManager *rdm;
+        MemoryRegionSection mrs;
+
+        if (first > last) {
+            continue;
+        }
+        rdm = memory_region_get_ram_discard_manager(range->mr);
+        if (!rdm) {
+            return true;
+        }
+        mrs = (MemoryRegionSection) {
+            .mr = range->mr,
+            .offset_within_region = range->offset + (first - range->gpa),
+            .size = int128_make64(last - first + 1),
+        };
+        ram_discard_manager_replay_populated(
+            rdm, &mrs, virtio_dma_track_found_populated, &found);
+    }
+    return found;
+}
+
 static bool virtio_dma_track_page_aligned(uint64_t gpa)
 {
     return !(gpa & (VIRTIO_DMA_TRACK_FRAME_SIZE - 1));
@@ -614,7 +662,7 @@ virtio_dma_track_publish_section(VirtIODMATrack *s,
         virtio_dma_track_page_in_use(s, coherent)) {
         return VIRTIO_DMA_TRACK_E_EXISTS;
     }
-    if (!virtio_dma_track_section_has_ram(s, section)) {
+    if (!virtio_dma_track_section_has_populated_ram(s, section)) {
         return VIRTIO_DMA_TRACK_E_EMPTY;
     }
 
