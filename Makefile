@@ -15,6 +15,7 @@ help:
 	@echo '                     lint abi docs setup unit model build guest qtest'
 	@echo '                     fuzz conformance emulated faults nested quiesce'
 	@echo 'make test-full       also what is too long for every change'
+	@echo "make test-qemu       QEMU's own tests, on the patched emulator"
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
 	@echo 'make soak HOURS=n    random migrations with random faults, on top of what'
 	@echo '                     earlier runs have done; SOAK=nested: by vfio-pci'
@@ -42,6 +43,10 @@ test-full:
 	@tests/lib/setup.sh packages
 	@tests/lib/suites.py --full '$(SUITE)'
 
+test-qemu:
+	@tests/lib/setup.sh packages
+	@tests/lib/suites.py --full qemu-own
+
 bench-guest: setup
 	@tests/guest/bench/run.py
 
@@ -66,5 +71,5 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full bench-guest demo docs fuzz module refresh \
-	clean
+.PHONY: help setup test test-full test-qemu bench-guest demo docs fuzz module \
+	refresh clean

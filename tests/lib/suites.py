@@ -60,6 +60,8 @@ FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['all'], 5400),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
     'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),
+    'qemu-own': (['tests/host/qemu-own/run.py'],
+                 ['packages', 'backports', 'qemu'], 10800),
 }
 
 
