@@ -377,7 +377,7 @@ def refused(tap, machine, what):
         text = 'it was accepted'
     except vm.QmpError as error:
         text = str(error)
-    tap.ok('net0: untracked' in text or 'lost track' in text,
+    tap.ok('): untracked: ' in text or 'lost track' in text,
            f'{what}: a migration is refused', text)
 
 

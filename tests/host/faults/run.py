@@ -23,6 +23,9 @@ PARTS = ('survives', 'destination')
 
 
 def main():
+    if '--help' in sys.argv:
+        print(__doc__.strip())
+        return 0
     tap = Tap()
     directory = paths.scratch('faults')
     for name in sys.argv[1:] or PARTS:
