@@ -16,6 +16,8 @@ import vm
 BACKENDS = ('type1', 'iommufd')
 # What a run has to contain to prove anything: pages of each kind.
 WANTED = {'unmapped': 1000, 'mapped': 500, 'ring': 64}
+# How often the device stores its counter, in microseconds.
+COUNTER_US = 100
 # Method: what is left out so that it stands alone, and so that it does nothing.
 METHODS = {'flush': ('', 'flush'),
            'busmaster': ('reset', 'busmaster,pending,reset'),
@@ -91,6 +93,7 @@ def _each_method_alone(test_bed, tap, backend):
         try:
             result = journey.move(options[number], options[
                 (number + 1) % len(options)], network=False,
+                counter_us=COUNTER_US,
                 whole=not is_control, never_stops=bool(is_control))
         except (vm.Timeout, vm.Gone, vm.CommandFailed, vm.QmpError) as error:
             tap.ok(False, f'{method}, {backend}: it moves', str(error))
@@ -180,11 +183,6 @@ BROKEN = {
 }
 
 
-def _break(test_bed, slot, fault):
-    test_bed.machine.command('qom-set', property='x-fault', value=fault,
-                             path=f'/machine/peripheral/oracle-{slot}')
-
-
 def _check_steps(tap, address, fault, steps, failing):
     """The methods that fail do, in these words, and name the device."""
     for step, (method, words) in zip(steps, failing):
@@ -200,7 +198,7 @@ def _check_fallback(tap, journey, fault):
 
     def break_it(slot):
         broken.append(slot)
-        _break(test_bed, slot, fault)
+        test_bed.break_oracle(slot, fault)
 
     test_bed = journey.bed
     options = {'functions': ('oracle',), 'modules': 'dma_track,dma_oracle'}
@@ -209,7 +207,7 @@ def _check_fallback(tap, journey, fault):
                               before_stop=break_it)
     finally:
         for slot in broken:
-            _break(test_bed, slot, 'none')
+            test_bed.break_oracle(slot, 'none')
     if not _completed(tap, fault, result):
         return
     left = _check_steps(tap, test_bed.function('oracle', broken[0]), fault,
@@ -237,7 +235,7 @@ def a_device_that_vanished_fails_the_migration(test_bed, tap):
     migration.wait_pass(2)
     migration.linger()
     device.work()
-    _break(test_bed, 'a', 'gone')
+    test_bed.break_oracle('a', 'gone')
     try:
         tap.equal(migration.complete(), 'failed', 'gone: the migration fails')
         said = migration.info.get('error-desc', '')
@@ -259,7 +257,7 @@ def a_device_that_vanished_fails_the_migration(test_bed, tap):
         tap.equal(functions['vf0']['generation'], 0,
                   'gone: the other function, flushed, was not reset')
     finally:
-        _break(test_bed, 'a', 'none')
+        test_bed.break_oracle('a', 'none')
     test_bed.clear_trouble()
 
 

@@ -13,7 +13,7 @@ PROVIDER = 'virtio-dma-track-pci'
 BANDWIDTH = 100 << 20
 # What move() hands on to move_pair().
 MOVE_OPTIONS = ('whole', 'mark_stop', 'bandwidth', 'network', 'before_stop',
-                'never_stops')
+                'never_stops', 'counter_us')
 
 
 def start_pair(test_bed, progress, destination_options=(), **options):
@@ -92,13 +92,14 @@ class Journey:
 
 def move_pair(test_bed, progress, source, destination, whole=True,
               mark_stop=False, bandwidth=BANDWIDTH, network=True,
-              before_stop=None, never_stops=False):
+              before_stop=None, never_stops=False, counter_us=1000):
     """Move a guest under load to a QEMU that waits; return the findings.
 
     whole: its memory is expected to be whole, so wait for the traffic
     network: it has the virtual function, and traffic over it
     before_stop: called with the source's slot when nothing but the completion
     is to come
+    counter_us: how often the device stores its counter
     never_stops: the device is left running, and all that it wrote is wanted
     mark_stop: take the stop of the vCPUs, not bus master off, as the time
     after which nothing may land (where a test suppresses bus master off).
@@ -108,7 +109,7 @@ def move_pair(test_bed, progress, source, destination, whole=True,
     if network:
         traffic = load.Traffic(test_bed, source).start()
         progress('source: TCP and UDP traffic runs')
-    device = load.Oracle(test_bed, source).prepare()
+    device = load.Oracle(test_bed, source).prepare(counter_us)
     if tracked:
         load.wait_tracked(source)
     before = time.monotonic()
