@@ -305,6 +305,34 @@ def basic_tree(init):
     return tree
 
 
+BOOT = os.path.join(paths.ROOT, 'tests', 'guest', 'boot')
+HOOKS = os.path.join(paths.ROOT, 'guest', 'kernel', 'dma-track', 'initramfs')
+
+
+def debian_initrd(kernel, maker, drivers):
+    """As a user of the module has it; see tests/guest/boot/initramfs.sh."""
+    ours = module(kernel, EXTRA_MODULES['dma_track'], 'dma_track')
+    files = [ours, program('agent')]
+    for top in (BOOT, HOOKS):
+        for base, dirs, names in os.walk(top):
+            dirs.sort()
+            files += [os.path.join(base, name) for name in sorted(names)]
+
+    def build(path):
+        with open(path, 'wb') as file:
+            done = subprocess.run(
+                [os.path.join(BOOT, 'initramfs.sh'), kernel.pinned, ours,
+                 program('agent'), maker, *drivers],
+                stdout=file, stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise paths.Missing(done.stderr.decode(errors='replace')[-2000:])
+
+    key = _digest(kernel.release, maker, *drivers,
+                  *(part for path in files
+                    for part in (os.path.basename(path), _read(path))))
+    return _cached(f'{maker}-{key}.img', build)
+
+
 # Our module, and those that only the tests need: name -> where it is built.
 EXTRA_MODULES = {
     'dma_track': 'guest/kernel/dma-track',

@@ -21,9 +21,9 @@ initramfs  the module before the drivers, as a user has it
 """
 
 import argparse
+import concurrent.futures
 import os
 import re
-import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -92,6 +92,12 @@ WAYS_BEHIND = {
 }
 
 
+# Its check of the timer fails on a machine that is busy. Grace periods, of
+# which ftrace wants some for each hook that is taken off, are made short.
+CMDLINE = ('no_timer_check rcupdate.rcu_expedited=1 cryptomgr.notests '
+           'loglevel=4')
+
+
 class Guest(guest.Guest):
     """A guest with dma_track.ko and the pretend device at hand."""
 
@@ -112,8 +118,7 @@ class Guest(guest.Guest):
         at = words.index('-append') + 1
         words[at] = words[at].removesuffix(','.join(self.modules))
         words[at] += ','.join(self.loaded)
-        # Its check of the timer fails on a machine that is busy.
-        words[at] += f' no_timer_check {self.extra}'
+        words[at] += f' {CMDLINE} {self.extra}'
         if self.memory:
             words[words.index('-m') + 1] = self.memory
         return words
@@ -192,7 +197,7 @@ def built(kernel):
 
 
 def pretend(tap, directory, name, devices=(), extra=''):
-    """Report what the pretend device reports."""
+    """Report what the pretend device reports; returns the log, all of it."""
     with Guest(directory, name, [*devices, *FUNCTION], extra=extra) as machine:
         machine.load()
         machine.agent.run('echo dma_track_pretend > '
@@ -210,7 +215,10 @@ def pretend(tap, directory, name, devices=(), extra=''):
                 tap.note(line)
         tap.ok(planned and int(planned[1]) == seen,
                f'{name}: all tests of the pretend device ran', log)
-        machine.agent.run('rmmod dma_track_test && rmmod dma_track', 120)
+        machine.agent.run('rmmod dma_track_test', 60)
+        # A grace period for each hook takes its time: once is enough.
+        if name == 'api':
+            machine.agent.run('rmmod dma_track', 120)
         tap.equal(machine.splats(), '', f'{name}: the kernel did not complain')
         return log, machine.agent.run('dmesg')
 
@@ -275,10 +283,10 @@ def load(tap, directory):
             machine.status()['hooks_intact'] == '1',
             'ftrace cannot be disabled while it is loaded')
 
-        for _ in range(5):
+        for _ in range(2):
             agent.run('rmmod dma_track && insmod /bin/dma_track.ko', 120)
-        agent.run('rmmod dma_track', 60)
-        tap.ok(True, 'loaded and unloaded five times')
+        tap.equal(machine.status()['hooks_intact'], '1',
+                  'unloaded it can be loaded again, and again')
         tap.equal(machine.splats(), '', 'load: the kernel did not complain')
 
 
@@ -498,7 +506,7 @@ def removal(tap, machine):
         f'until [ -e /tmp/done ]; do echo {NET} > {FILES}/track; done '
         '2>/dev/null')
     agent.run(f"""
-        for i in $(seq 20); do
+        for i in $(seq 10); do
             echo 1 > /sys/bus/pci/devices/{NET}/remove
             echo 1 > /sys/bus/pci/rescan
         done
@@ -506,7 +514,7 @@ def removal(tap, machine):
     looking.wait()
     tap.equal((machine.entries(), machine.function()[:2]),
               (1, ['tracked', '-']),
-              'removed and found again 20 times it has one entry')
+              'removed and found again 10 times it has one entry')
     tap.equal(machine.status()['unknown_unmaps'], '0',
               'and all its mappings were counted')
 
@@ -580,10 +588,10 @@ def echo(tap, machine, driver, address):
         ip link set $d up && ip addr add 10.0.2.15/24 dev $d""")
     wait_reachable(machine, '10.0.2.2')
     good = machine.succeeds("""
-        dd if=/dev/urandom of=/tmp/sent bs=64k count=48 2> /dev/null
+        dd if=/dev/urandom of=/tmp/sent bs=64k count=16 2> /dev/null
         nc 10.0.2.100 7 < /tmp/sent > /tmp/echoed && cmp /tmp/sent /tmp/echoed
         """)
-    tap.ok(good, f'{driver}: 3 MiB come back as they were sent')
+    tap.ok(good, f'{driver}: 1 MiB comes back as it was sent')
 
 
 def write_and_read(tap, machine, driver, address):
@@ -598,16 +606,16 @@ def write_and_read(tap, machine, driver, address):
     guest.wait_until(lambda: machine.succeeds(f'[ -b /dev/{disk} ]'),
                      f'/dev/{disk}', 60)
     good = machine.succeeds(f"""
-        dd if=/dev/urandom of=/tmp/sent bs=64k count=64 2> /dev/null
+        dd if=/dev/urandom of=/tmp/sent bs=64k count=16 2> /dev/null
         for size in 4 12 64 1024; do
             dd if=/tmp/sent of=/dev/{disk} bs=${{size}}k oflag=direct \
                 2> /dev/null || exit 1
             dd if=/dev/{disk} of=/tmp/read bs=${{size}}k iflag=direct \
-                count=$((4096 / size)) 2> /dev/null || exit 1
-            cmp -n $((4096 / size * size * 1024)) /tmp/sent /tmp/read ||
+                count=$((1024 / size)) 2> /dev/null || exit 1
+            cmp -n $((1024 / size * size * 1024)) /tmp/sent /tmp/read ||
                 exit 1
         done""")
-    tap.ok(good, f'{driver}: 4 MiB are read as they were written')
+    tap.ok(good, f'{driver}: 1 MiB is read as it was written')
 
 
 def sriov(tap, machine):
@@ -1056,33 +1064,40 @@ def phases(tap, directory):
         tap.equal(machine.splats(), '', 'phases: the kernel did not complain')
 
 
-INITRAMFS = os.path.join(HERE, '..', 'boot', 'initramfs.sh')
+MAKERS = ('initramfs-tools', 'dracut')
+BOOT_DRIVERS = ['e1000e', 'nvme']
+# What make_images() has begun.
+making: dict = {}
+WORKER = concurrent.futures.ThreadPoolExecutor(1)
+
+
+def make_images(kernel):
+    """Beside other parts, whose guests mostly wait."""
+    # Whoever comes first builds it, alone.
+    images.module(kernel, MODULE, 'dma_track')
+    making['images'] = WORKER.submit(
+        lambda: [images.debian_initrd(kernel, maker, BOOT_DRIVERS)
+                 for maker in MAKERS])
 
 
 class Booted(Guest):
     """A guest that runs from an initial RAM disk of Debian's."""
 
     def __init__(self, directory, maker):
-        self.image = os.path.join(directory, f'{maker}.img')
-        modules = built(self.UNDER_TEST)
-        with open(self.image, 'wb') as file:
-            done = subprocess.run(
-                [INITRAMFS, self.UNDER_TEST.pinned, modules['dma_track.ko'],
-                 images.program('agent'), maker, 'e1000e', 'nvme'],
-                stdout=file, stderr=subprocess.PIPE, check=False)
-        if done.returncode:
-            raise paths.Missing(done.stderr.decode(errors='replace')[-2000:])
+        self.maker = maker
         super().__init__(directory, maker, HOST + NIC + DISK,
                          extra='root=/dev/none rd.shell=0')
 
     def arguments(self):
         words = super().arguments()
-        words[words.index('-initrd') + 1] = self.image
+        words[words.index('-initrd') + 1] = images.debian_initrd(
+            self.kernel, self.maker, BOOT_DRIVERS)
         return words
 
 
 def initramfs(tap, directory):
-    for maker in ('initramfs-tools', 'dracut'):
+    making.pop('images').result()
+    for maker in MAKERS:
         with Booted(directory, maker) as machine:
             for driver, address in (('e1000e', NET), ('nvme', OTHER)):
                 guest.wait_until(
@@ -1095,6 +1110,9 @@ def initramfs(tap, directory):
             tap.equal((status['connected'], status['lost'],
                        status['unknown_unmaps']), ('1', '0', '0'),
                       f'{maker}: the host was there before')
+    if Guest.UNDER_TEST.pinned != paths.kernels()[0][0]:
+        # The boot is another's only with our hook; late() is on each kernel.
+        return
     with Booted(directory, 'none') as machine:
         machine.agent.run('modprobe dma_track')
         tap.equal(machine.function()[:2], ['untracked', 'bound-before'],
@@ -1122,7 +1140,10 @@ def main():
             continue
         Guest.UNDER_TEST = paths.Kernel(pinned)
         tap.label = f', {Guest.UNDER_TEST.release}'
-        for name in arguments.parts or PARTS:
+        parts = arguments.parts or PARTS
+        if 'initramfs' in parts:
+            make_images(Guest.UNDER_TEST)
+        for name in parts:
             tap.progress(name + tap.label)
             tap.run(PARTS[name], tap, directory)
     return tap.done()
