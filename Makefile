@@ -16,6 +16,8 @@ help:
 	@echo '                     fuzz conformance emulated faults nested quiesce'
 	@echo 'make test-full       also what is too long for every change'
 	@echo "make test-qemu       QEMU's own tests, on the patched emulator"
+	@echo 'make test-newest     suite guest with the newest kernel of each series;'
+	@echo '                     for information: no part of make test'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
 	@echo 'make soak HOURS=n    random migrations with random faults, on top of what'
 	@echo '                     earlier runs have done; SOAK=nested: by vfio-pci'
@@ -47,6 +49,11 @@ test-qemu:
 	@tests/lib/setup.sh packages
 	@tests/lib/suites.py --full qemu-own
 
+test-newest:
+	@tests/lib/setup.sh all boot newest
+	@DMA_TRACK_KERNELS="$${DMA_TRACK_CACHE:-$$HOME/.cache/dma-track}/newest.txt" \
+		tests/guest/vm/run.py
+
 bench-guest: setup
 	@tests/guest/bench/run.py
 
@@ -71,5 +78,5 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full test-qemu bench-guest demo docs fuzz module \
+.PHONY: help setup test test-full test-qemu test-newest bench-guest demo docs fuzz module \
 	refresh clean

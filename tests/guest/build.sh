@@ -61,7 +61,8 @@ mapfile -t releases < <(sed 's/#.*//' tests/guest/kernels.txt |
 	awk 'NF { print $1 }')
 for release in "${releases[@]}"; do
 	for room in guest/kernel/dma-track tests/guest/module \
-		tests/guest/oracle tests/guest/edu tests/guest/liar; do
+		tests/guest/oracle tests/guest/edu tests/guest/liar \
+		tests/guest/bench; do
 		tap_run "$room builds for $release" build "$release" "$room"
 	done
 	tap_run "every DMA function of $release is hooked or excused" \

@@ -32,9 +32,13 @@ def qemu():
 
 
 def kernels():
-    """Kernel directories of kernels.txt, in its order: [(pinned, root)]."""
+    """Kernel directories of kernels.txt, in its order: [(pinned, root)].
+
+    DMA_TRACK_KERNELS names another list.
+    """
     listed = []
-    with open(os.path.join(ROOT, 'tests', 'guest', 'kernels.txt'),
+    with open(os.environ.get('DMA_TRACK_KERNELS') or
+              os.path.join(ROOT, 'tests', 'guest', 'kernels.txt'),
               encoding='utf-8') as file:
         for line in file:
             words = line.split('#')[0].split()

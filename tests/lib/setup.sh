@@ -16,6 +16,8 @@
 #   setup.sh boot         what makes modules and initial RAM disks, in a root of
 #                         its own: dkms, initramfs-tools, dracut
 #   setup.sh debug        kernels that watch themselves, built from source
+#   setup.sh newest       the newest of each series of kernels.txt, and a list of
+#                         them, newest.txt in the cache
 #
 # Each step is a no-op when its result is there already. Results that last live
 # in the cache (DMA_TRACK_CACHE, default ~/.cache/dma-track), never in the
@@ -306,23 +308,28 @@ step_qemu() {
 
 # kernels.txt names a release per line; the mirror may have dropped it.
 kernel_release() {
-	local release=$1 series newest
+	local release=$1 newest
 	if find_deb "linux-image-$release" >/dev/null ||
 		private_apt apt-cache show \
 			"linux-image-$release" >/dev/null 2>&1; then
 		echo "$release"
 		return
 	fi
-	series=${release%%+*}
-	series=${series%.*}
-	newest=$(private_apt apt-cache pkgnames "linux-image-$series." |
-		sed -n 's/^linux-image-//p' |
-		grep -E '^[0-9.]+(-[0-9]+|\+deb[0-9]+)-amd64$' | sort -V |
-		tail -n 1)
-	[ -n "$newest" ] || die "no kernel $series in Debian's index," \
-		"and $release is not in the cache either"
+	newest=$(newest_release "$release")
+	[ -n "$newest" ] || die "no kernel like $release in Debian's index," \
+		"and it is not in the cache either"
 	say "kernel $release is no longer in Debian's index; using $newest" >&2
 	echo "$newest"
+}
+
+# newest_release RELEASE: of its series, in the index of the suite
+newest_release() {
+	local series=${1%%+*}
+	series=${series%.*}
+	private_apt apt-cache pkgnames "linux-image-$series." |
+		sed -n 's/^linux-image-//p' |
+		grep -E '^[0-9.]+(-[0-9]+|\+deb[0-9]+)-amd64$' | sort -V |
+		tail -n 1 || true
 }
 
 # What the compiler of the machine can build for: image and headers suffice.
@@ -404,7 +411,10 @@ unpack_all() {
 	done
 }
 
-step_kernel() {
+step_kernel() { unpack_kernels "$root/tests/guest/kernels.txt"; }
+
+# unpack_kernels LIST: a file like kernels.txt
+unpack_kernels() {
 	local pinned release dir compiler
 	# Not standard input: something in the loop might read it.
 	while read -r pinned suite compiler <&8; do
@@ -424,8 +434,22 @@ step_kernel() {
 		depmod -b "$dir/unpacked" "$release" 2>>"$log" || true
 		echo "$release" >"$dir/unpacked/release"
 		mv "$dir/unpacked" "$dir/root"
+	done 8< <(sed 's/#.*//' "$1" | awk 'NF')
+	suite=bookworm
+}
+
+step_newest() {
+	local pinned compiler newest list=$cache/newest.txt
+	: >"$list.new"
+	while read -r pinned suite compiler <&8; do
+		private_update
+		newest=$(newest_release "$pinned")
+		say "newest kernel like $pinned: ${newest:-none, so that one}"
+		echo "${newest:-$pinned} $suite $compiler" >>"$list.new"
 	done 8< <(sed 's/#.*//' "$root/tests/guest/kernels.txt" | awk 'NF')
 	suite=bookworm
+	mv "$list.new" "$list"
+	unpack_kernels "$list"
 }
 
 # Debian's kernels come without iommufd. Its sources, and those of VFIO with what
@@ -564,7 +588,7 @@ flock -n 9 || { say "waiting for another set-up to finish"; flock 9; }
 for step in "${@:-all}"; do
 	case $step in
 	packages | backports | qemu | kernel | lint | model | docs | iommufd | \
-		fuzz | boot | debug)
+		fuzz | boot | debug | newest)
 		"step_$step" ;;
 	all)
 		step_packages
