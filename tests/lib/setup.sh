@@ -32,8 +32,8 @@ log=$cache/setup.log
 build_packages=(gcc g++ make ninja-build bzip2 xz-utils perl python3 python3-venv
 	python3-distlib python3-pip python3-setuptools python3-wheel pkg-config
 	libglib2.0-dev zlib1g-dev libpixman-1-dev libfdt-dev
-	device-tree-compiler libslirp-dev libzstd-dev libnuma-dev flex bison
-	libc6-dev git ccache)
+	device-tree-compiler libslirp-dev libzstd-dev libnuma-dev
+	libgnutls28-dev flex bison libc6-dev git ccache)
 bed_packages=(seabios ipxe-qemu qemu-system-data busybox-static cpio kmod
 	iproute2 dwarves libelf1 e2fsprogs python3-tap)
 boot_packages=(dkms gcc-12 libelf1 pahole initramfs-tools-core dracut-core
@@ -274,9 +274,9 @@ configure_qemu() {
 		--enable-system --enable-tcg --enable-kvm --enable-slirp \
 		--enable-zstd --enable-pixman --enable-tools \
 		--enable-vhost-kernel --enable-vhost-net --enable-vhost-user \
-		--enable-numa --enable-fdt=system --disable-download \
-		--disable-docs --disable-debug-info --disable-werror \
-		--disable-install-blobs \
+		--enable-numa --enable-gnutls --enable-fdt=system \
+		--disable-download --disable-docs --disable-debug-info \
+		--disable-werror --disable-install-blobs \
 		--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
 }
 
@@ -297,11 +297,13 @@ step_qemu() {
 		"$cache/downloads" || die "no QEMU source, see above"
 	export PYTHONPATH=$cache/pydeps/usr/lib/python3/dist-packages
 	export CCACHE_DIR=$cache/ccache PYTHONDONTWRITEBYTECODE=1
-	[ -e "$build/.configured" ] ||
+	# What it was configured with, so that a change of that starts over.
+	[ "$(cat "$build/.configured" 2>/dev/null)" = \
+		"$(declare -f configure_qemu)" ] ||
 		{ rm -rf "$build"
 		slowly "configuring QEMU" configure_qemu ||
 			failed "configuring QEMU" "(rm -r $build starts over)"
-		touch "$build/.configured"; }
+		declare -f configure_qemu >"$build/.configured"; }
 	slowly "building QEMU (3 minutes on two cores, once)" build_qemu ||
 		failed "building QEMU" "(rm -r $cache/qemu starts over)"
 }
