@@ -140,11 +140,11 @@ class Oracle:
     def log(self):
         return oracle.Log(self.bed.oracle_log(self.slot, self.kind))
 
-    def wait_restored(self, guest, deadline=60):
-        """Wait until the driver was brought back in guest."""
+    def wait_restored(self, guest, deadline=60, times=1):
+        """Wait until the driver was brought back in guest so many times."""
         return bed.wait_until(
-            lambda: (lambda s: s if s.get('restores', '0') != '0' else None)(
-                self.status(guest)),
+            lambda: (lambda s: s if int(s.get('restores', '0')) >= times
+                     else None)(self.status(guest)),
             'the driver of the test device is brought back', deadline)
 
     def check(self, guest, stop=None):
