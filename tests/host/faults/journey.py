@@ -94,6 +94,8 @@ class Journey:
         self.noise = None
         # Why the last migration failed, as the source says.
         self.words = ''
+        # The file of memory that both sides can have, if there is one.
+        self.shared = None
         # What the last comparison has found.
         self.result = None
         # What QEMU says about the final pass of the last that succeeded.
@@ -316,6 +318,13 @@ class Journey:
             self.tap.equal(self.packets.settle(), (0, 0, 0),
                            'no packet is lost, or comes twice, or wrong')
 
+    def expect_arrived(self, result, fact):
+        """All is there, and works."""
+        if self.expect_whole(result, fact):
+            self.here.order('unstream')
+            self.here.order('selftest')
+            self.expect_traffic()
+
     def expect_source_works(self):
         """A migration came to nothing: the guest goes on as if none were."""
         here = self.here
@@ -368,10 +377,8 @@ class Journey:
     def move(self, fact='it then moves, and no page is lost', **options):
         """A leg after which all must be there."""
         result = self.leg(**options)
-        if result and self.expect_whole(result, fact):
-            self.here.order('unstream')
-            self.here.order('selftest')
-            self.expect_traffic()
+        if result:
+            self.expect_arrived(result, fact)
 
     def expect_loss(self, **options):
         """The control: a leg of a guest that nobody tracks."""
