@@ -78,5 +78,5 @@ refresh:
 clean:
 	rm -rf build
 
-.PHONY: help setup test test-full test-qemu test-newest bench-guest demo docs fuzz module \
-	refresh clean
+.PHONY: help setup test test-full test-qemu test-newest bench-guest demo docs fuzz \
+	soak module refresh clean

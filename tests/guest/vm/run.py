@@ -522,7 +522,8 @@ def removal(tap, machine):
 def drivers(tap, directory):
     with Guest(directory, 'net', HOST + REAL_NET,
                ['dma_track', 'igb', 'igbvf', 'e1000e']) as machine:
-        nothing_pinned(tap, machine, 'e1000e', OTHER, echo)
+        machine.agent.run('insmod /bin/dma_track_test.ko run=0')
+        nothing_pinned(tap, machine, 'e1000e', OTHER, echo_and_restore)
         sriov(tap, machine)
         tap.equal(machine.splats(), '', 'net: the kernel did not complain')
 
@@ -535,9 +536,13 @@ def drivers(tap, directory):
     with Guest(directory, 'disks', HOST + disks + REAL_DISKS,
                ['dma_track', 'nvme', 'ahci', 'sd_mod', 'xhci_pci',
                 'usb_storage']) as machine:
+        machine.agent.run('insmod /bin/dma_track_test.ko run=0')
         for driver, address in (('nvme', NVME), ('ahci', AHCI),
                                 ('xhci_hcd', XHCI)):
             nothing_pinned(tap, machine, driver, address, write_and_read)
+        for driver, address, how in (('nvme', NVME, 'error recovery'),
+                                     ('ahci', AHCI, 'rebinding')):
+            disk_restore(tap, machine, driver, address, how)
         tap.equal(machine.splats(), '', 'disks: the kernel did not complain')
 
 
@@ -586,12 +591,61 @@ def echo(tap, machine, driver, address):
     machine.agent.run(f"""
         d=$(ls /sys/bus/pci/devices/{address}/net)
         ip link set $d up && ip addr add 10.0.2.15/24 dev $d""")
+    tap.ok(comes_back(machine),
+           f'{driver}: 1 MiB comes back as it was sent')
+
+
+def comes_back(machine):
+    """Is 1 MiB echoed?"""
     wait_reachable(machine, '10.0.2.2')
-    good = machine.succeeds("""
+    return machine.succeeds("""
         dd if=/dev/urandom of=/tmp/sent bs=64k count=16 2> /dev/null
         nc 10.0.2.100 7 < /tmp/sent > /tmp/echoed && cmp /tmp/sent /tmp/echoed
         """)
-    tap.ok(good, f'{driver}: 1 MiB comes back as it was sent')
+
+
+def replace(machine, address):
+    """Have a driver restored; returns how that was done."""
+    def restores():
+        return re.findall(f'{address}.* restored for generation .* by (.*)',
+                          machine.agent.run('dmesg'))
+
+    before = len(restores())
+    name = machine.leave_host()
+    machine.replaced(address)
+    machine.join_host(name)
+    guest.wait_until(lambda: len(restores()) > before,
+                     f'a restore of {address}', 60)
+    return restores()[-1]
+
+
+def echo_and_restore(tap, machine, driver, address):
+    """Whatever its interface is about to do."""
+    echo(tap, machine, driver, address)
+    device = machine.agent.run(f'ls /sys/bus/pci/devices/{address}/net').strip()
+    up_soon = f'ip link set {device} up > /dev/null 2>&1 &'
+    for state, before, after in (
+            ('up', ':', ':'),
+            ('down', f'ip link set {device} down', f'ip link set {device} up'),
+            ('on its way up', f'ip link set {device} down; {up_soon}', ':')):
+        machine.agent.run(before)
+        how = replace(machine, address)
+        machine.agent.run(after)
+        tap.ok(how.startswith('error recovery') and comes_back(machine),
+               f'{driver} works after a restore, with its interface {state}',
+               how)
+
+
+def disk_restore(tap, machine, driver, address, how):
+    """How depends on what the driver can do."""
+    for function, other in bound(machine):
+        machine.drive('unbind', function, other)
+    machine.drive('bind', address, driver)
+    write_and_read(tap, machine, driver, address)
+    found = replace(machine, address)
+    tap.ok(found.startswith(how), f'{driver} is restored by {how}', found)
+    write_and_read(tap, machine, driver, address)
+    machine.drive('unbind', address, driver)
 
 
 def write_and_read(tap, machine, driver, address):
@@ -632,7 +686,7 @@ def sriov(tap, machine):
               (['tracked', '-'], ['tracked', '-']),
               'igb and igbvf are tracked')
     before = machine.status()
-    echo(tap, machine, 'igbvf', VF)
+    echo_and_restore(tap, machine, 'igbvf', VF)
     after = machine.status()
     tap.ok(int(after['maps']) > int(before['maps']) + 50,
            'igbvf: its mappings are counted', f'{before} {after}')
