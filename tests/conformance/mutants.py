@@ -2,16 +2,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Suite mutants: a test fails when the check that it names is disabled.
 
-    mutants.py [--seed N] [--number N] [--all] [DT-DEV-N...]
+    mutants.py [--seed N] [--number N] [--all] [REQUIREMENT...]
 
 Of the checks below, each of which stands for a requirement, twenty are chosen
-by the seed. Each is disabled in a QEMU of its own; then at least one of the
-tests that conformance runs for the requirement must fail. Prints TAP.
+by the seed. Each is disabled in a copy of its own, of QEMU or of the guest's
+module; then at least one of the tests that are named for the requirement must
+fail. Prints TAP.
+
+What the table of the module promises (DT-DRV-18 to DT-DRV-22) has mutants in
+suite unit, and the order of steps has some in suite model.
 """
 
 import argparse
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 
@@ -26,17 +32,43 @@ from tapwriter import Tap  # noqa: E402
 DEVICE = 'hw/virtio/virtio-dma-track.c'
 CORE = 'migration/dma-track.c'
 RAM = 'migration/ram.c'
+QUIESCE = 'hw/pci/dma-quiesce.c'
+FLUSHED = 'hw/misc/dma-test.c'
+MODULE = 'guest/kernel/dma-track/'
+HOST, DEVICES, RESTORE, SECTIONS = (
+    MODULE + name + '.c' for name in ('host', 'devices', 'restore',
+                                      'sections'))
 
-# Requirement, file of QEMU, what is there once, what is put in its place.
+CLASS_INIT = ('static void virtio_dma_track_class_init(ObjectClass *klass, '
+              'const void *data)\n{\n')
+KEEP_MSIX = ('bool pci_dma_quiesce_keep_msix(PCIDevice *pdev, unsigned int '
+             'vector)\n{\n    ')
+
+SECONDS = 1200
+
+# Requirement, file of QEMU or the module, what is there once, and what is put
+# in its place.
 MUTANTS = (
+    ('DT-DEV-1', DEVICE, 'virtio_init(vdev, VIRTIO_ID_DMA_TRACK,',
+     'virtio_init(vdev, VIRTIO_ID_DMA_TRACK - 1,'),
     ('DT-DEV-2', CORE, 'if (dma_track.provider) {\n        error_setg',
      'if (0) {\n        error_setg'),
+    ('DT-DEV-3', DEVICE, 'if (s->ready) {\n        return VIRTIO_DMA_TRACK_'
+     'E_STATE;', 'if (s->ready || !virtio_vdev_has_feature(VIRTIO_DEVICE(s), '
+     'VIRTIO_DMA_TRACK_F_SYNC_DIRTY)) {\n        return VIRTIO_DMA_TRACK_'
+     'E_STATE;'),
+    ('DT-DEV-4', DEVICE, CLASS_INIT,
+     'static void set_config(VirtIODevice *vdev, const uint8_t *data)\n{\n'
+     '    VIRTIO_DMA_TRACK(vdev)->phase = 1;\n}\n' + CLASS_INIT +
+     '    VIRTIO_DEVICE_CLASS(klass)->set_config = set_config;\n'),
     ('DT-DEV-5', DEVICE, '    s->phase_seq++;\n    qemu_mutex_unlock',
      '    qemu_mutex_unlock'),
     ('DT-DEV-6', DEVICE, '    timer_mod(s->notify_timer,\n              qemu'
      '_clock_get_ms(QEMU_CLOCK_REALTIME) + s->notify_delay_ms);\n', ''),
     ('DT-DEV-7', DEVICE, 'if (!fn->has_capability && fn->pdev->enabled &&',
      'if (0 &&'),
+    ('DT-DEV-8', DEVICE, '    trace_virtio_dma_track_ack(seq, s->phase_seq);',
+     '    *((uint32_t *)virtio_dma_track_page_host(&s->status) + 1) = seq;'),
     ('DT-DEV-9', DEVICE, 'return "the guest gives an unknown reason";',
      'return NULL;'),
     ('DT-DEV-10', DEVICE, 'error_setg(errp, "untracked: the guest does not '
@@ -44,12 +76,16 @@ MUTANTS = (
      'return true;'),
     ('DT-DEV-10', DEVICE, 'error_setg(errp, "untracked: the guest gives it '
      'the unknown state "', 'return true; error_setg(errp, "unknown state "'),
+    ('DT-DEV-11', DEVICE, '.status = cpu_to_le16(status),',
+     '.status = cpu_to_le16(status), .reserved2 = 1,'),
     ('DT-DEV-12', DEVICE, 'respond(s, elem, VIRTIO_DMA_TRACK_E_TYPE);',
      'respond(s, elem, VIRTIO_DMA_TRACK_OK);'),
     ('DT-DEV-13', DEVICE, 'if (head.reserved || !', 'if (!'),
     ('DT-DEV-13', DEVICE, 'return nr >= 1 && nr <= VIRTIO_DMA_TRACK_MAX_'
      'ENTRIES;', 'return nr <= VIRTIO_DMA_TRACK_MAX_ENTRIES;'),
     ('DT-DEV-14', DEVICE, 'if (size - head_size < payload_size) {', 'if (0) {'),
+    ('DT-DEV-15', DEVICE, 'if (size - head_size < payload_size) {',
+     'if (size - head_size != payload_size) {'),
     ('DT-DEV-16', DEVICE, 'if (type != VIRTIO_DMA_TRACK_REQ_SETUP && '
      '!s->ready) {', 'if (0) {'),
     ('DT-DEV-17', DEVICE, 'if (!runstate_is_running() || vdev->broken) {',
@@ -89,6 +125,8 @@ MUTANTS = (
     ('DT-DEV-33', RAM, 'unsigned long dirty = rb->bmap[i] | '
      'rb->deferred_bmap[i];', 'unsigned long dirty = rb->bmap[i];'),
     ('DT-DEV-34', RAM, 'last_stage ? dirty | pinned[i]', 'last_stage ? dirty'),
+    ('DT-DEV-35', DEVICE, 'if (!virtio_dma_track_is_ram(mrs.mr) || mrs.'
+     'readonly', 'if (mrs.readonly'),
     ('DT-DEV-36', DEVICE, 'if (left <= 0) {', 'if (0) {'),
     ('DT-DEV-37', CORE, 'ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);',
      'ok = true;'),
@@ -105,6 +143,32 @@ MUTANTS = (
     ('DT-DEV-45', DEVICE, 's->reset_seq++;\n    return true;',
      'return true;'),
     ('DT-DEV-46', DEVICE, 'if (section <= previous ||', 'if ('),
+    ('DQ-DEV-5', QUIESCE, '== 1 ? val & 0xff : val & 0xffff', '? val & 0xff : '
+     '0'),
+    ('DQ-DEV-6', FLUSHED, 's->sq_head != s->sq_tail &&\n           '
+     '!pci_dma_quiesce_is_stopped(PCI_DEVICE(s));', 's->sq_head != '
+     's->sq_tail;'),
+    ('DQ-DEV-7', QUIESCE, KEEP_MSIX + 'if (!pci_dma_quiesce_is_quiesced(pdev)'
+     ') {', KEEP_MSIX + 'if (true) {'),
+    ('DQ-DEV-11', QUIESCE, '        q->msix_kept = 0;\n        '
+     'pci_dma_quiesce_set_state(q, PCI_DMA_QUIESCE_STATE_RUNNING);',
+     '        q->msix_kept = 0;'),
+    ('DQ-DEV-12', QUIESCE, 'if (state == PCI_DMA_QUIESCE_STATE_QUIESCED) {\n'
+     '        return true;', 'if (true) {\n        return true;'),
+    ('DT-DRV-4', HOST, 'if (logging && !dma_track_hooks_intact())', 'if (0)'),
+    ('DT-DRV-7', DEVICES, '\t\tdma_track_host_flush_reports();', '\t\t;'),
+    ('DT-DRV-8', DEVICES, '\tif (maps_behind_api(dev))\n', '\tif (0)\n'),
+    ('DT-DRV-11', HOST, '\trc = set_up(host);\n', '\tpublish_and_connect('
+     'host);\n\trc = set_up(host);\n'),
+    ('DT-DRV-12', SECTIONS, '\tint rc = add_sections(start, last) ?:\n\t\t dma_'
+     'track_host_publish(start / SECTION_SIZE,\n\t\t\t\t\tlast / SECTION_'
+     'SIZE);', '\tint rc = add_sections(start, last);'),
+    ('DT-DRV-15', HOST, 'request->req.alive.alive_seq = config->alive_seq;',
+     'request->req.alive.alive_seq = 0;'),
+    ('DT-DRV-16', RESTORE, 'if (!rc && !start_driver(', 'if (!start_driver('),
+    ('DT-DRV-19', HOST, 'dma_track_table_set_logging(table, logging);',
+     'dma_track_table_set_logging(table, false);'),
+    ('DT-DRV-24', HOST, 'if (logging && !hold_module(host))', 'if (0)'),
 )
 
 
@@ -140,18 +204,12 @@ class Tree:
         """Undo what is left of an interrupted run."""
         if os.path.isdir(os.path.join(self.source, '.git')):
             subprocess.run(['git', '-c', 'safe.directory=*', 'checkout', '-q',
-                            '--', DEVICE, CORE, RAM], cwd=self.source,
-                           check=True)
+                            '--', DEVICE, CORE, RAM, QUIESCE, FLUSHED],
+                           cwd=self.source, check=True)
 
     def change(self, file, old, new):
         """Put new in the place of old, and build; return the emulator."""
-        path = os.path.join(self.source, file)
-        with open(path, encoding='utf-8') as source:
-            text = source.read()
-        if text.count(old) != 1:
-            raise ValueError(f'{file} has {text.count(old)} times: {old}')
-        with open(path, 'w', encoding='utf-8') as source:
-            source.write(text.replace(old, new))
+        replace(os.path.join(self.source, file), old, new)
         made = subprocess.run(['ninja', '-j2', 'qemu-system-x86_64'],
                               cwd=self.build, env=self.environment,
                               capture_output=True, text=True, check=False)
@@ -160,19 +218,90 @@ class Tree:
         return os.path.join(self.build, 'qemu-system-x86_64')
 
 
-def kills(tap, tree, mutant, entries):
-    """The tests of the requirement notice it."""
+class Checkout:
+    """A copy of ours, in which a file of the module is changed."""
+
+    def __init__(self):
+        self.folder = paths.scratch('mutants')
+        self.files = subprocess.run(
+            ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+            cwd=paths.ROOT, capture_output=True, text=True,
+            check=True).stdout.split('\n')
+        self.environment = dict(os.environ, DMA_TRACK_QEMU=paths.qemu())
+
+    def restore(self):
+        for name in filter(None, self.files):
+            source = os.path.join(paths.ROOT, name)
+            target = os.path.join(self.folder, name)
+            if os.path.isfile(source):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                shutil.copy(source, target)
+
+    def change(self, file, old, new):
+        self.restore()
+        replace(os.path.join(self.folder, file), old, new)
+
+    def run(self, program, *arguments):
+        """A program of it; what it says: [(ok, fact)]."""
+        output = subprocess.run(
+            [os.path.join(self.folder, program), *arguments],
+            env=self.environment, capture_output=True, text=True,
+            timeout=SECONDS, check=False).stdout
+        return [(not found[1], found[2]) for found in re.finditer(
+            r'^(not )?ok \d+ - (.*)', output, re.M)]
+
+
+def replace(path, old, new):
+    with open(path, encoding='utf-8') as source:
+        text = source.read()
+    if text.count(old) != 1:
+        raise ValueError(f'{path} has {text.count(old)} times: {old}')
+    with open(path, 'w', encoding='utf-8') as source:
+        source.write(text.replace(old, new))
+
+
+def broken_by_device(tree, mutant, entries):
+    """Tests of the requirement that do not hold with the changed QEMU."""
     number, file, old, new = mutant
     mine = [entry for entry in entries if entry['requirement'] == number
-            and entry['suite'] == 'qtest']
+            and entry['suite'] in ('qtest', 'flush')]
     try:
         emulator = tree.change(file, old, new)
         found, _ = conformance.run_qtest({entry['test'] for entry in mine},
                                          emulator)
     finally:
         tree.restore()
-    broken = [entry['test'] for entry in mine
-              if not conformance.holds(entry, found)]
+    return mine, [entry['test'] for entry in mine
+                  if not conformance.holds(entry, found)]
+
+
+def broken_by_driver(checkout, mutant, entries):
+    """The same with the changed module."""
+    number, file, old, new = mutant
+    mine = [entry for entry in entries if entry['requirement'] == number
+            and entry['suite'] in ('guest', 'driver')]
+    checkout.change(file, old, new)
+    said = []
+    for part in sorted({entry['test'] for entry in mine
+                        if entry['suite'] == 'guest'}):
+        said += checkout.run('tests/guest/vm/run.py', '--kernel',
+                             conformance.kernel().pinned, part)
+    if any(entry['suite'] == 'driver' for entry in mine):
+        said += checkout.run('tests/conformance/run.py', 'driver')
+    # A guest that did not get that far proves nothing.
+    if all(ok for ok, _ in said):
+        return mine, []
+    return mine, [entry['fact'] for entry in mine if not any(
+        ok and entry['fact'] in fact for ok, fact in said)]
+
+
+def kills(tap, trees, mutant, entries):
+    """A test of the requirement notices it."""
+    number, file, old, _ = mutant
+    if file.startswith(MODULE):
+        mine, broken = broken_by_driver(trees['driver'], mutant, entries)
+    else:
+        mine, broken = broken_by_device(trees['device'], mutant, entries)
     what = ' '.join(old.split())
     tap.ok(broken, f'{number}: a test fails without: {what}',
            f'all hold: {[entry["test"] for entry in mine]}')
@@ -197,10 +326,13 @@ def main():
     tap = Tap()
     tap.note(f'seed {arguments.seed}, {len(chosen)} of {len(MUTANTS)}')
     entries = conformance.table()
-    tree = Tree(tap)
+    trees = {}
     for mutant in chosen:
+        kind = 'driver' if mutant[1].startswith(MODULE) else 'device'
+        if kind not in trees:
+            trees[kind] = Tree(tap) if kind == 'device' else Checkout()
         tap.progress(mutant[0])
-        tap.run(kills, tap, tree, mutant, entries)
+        tap.run(kills, tap, trees, mutant, entries)
     return tap.done()
 
 
