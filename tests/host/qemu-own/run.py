@@ -123,6 +123,15 @@ class Program:
             + (f', ended after {limit} s' if late else ''))
 
 
+def link_firmware(build):
+    """QEMU looks for it in its build tree, as if that were installed."""
+    for place in paths.FIRMWARE:
+        link = os.path.join(build, 'qemu-bundle', place.lstrip('/'))
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        if not os.path.lexists(link):
+            os.symlink(place, link)
+
+
 def make(build, names):
     """Build the programs, and the tools that they use."""
     targets = ['qemu-img'] + [f'tests/qtest/{name}' for name in names]
@@ -158,6 +167,7 @@ def main():
             raise paths.Missing(f'{build} is not a build tree of QEMU')
         tap.progress('building')
         make(build, [name for name, _ in wanted])
+        link_firmware(build)
     except paths.Missing as missing:
         print('Bail out! ' + str(missing).replace('\n', ' '))
         return 1
