@@ -51,5 +51,30 @@ def a_driver_that_came_first_is_named(test_bed, tap):
     tap.ok(True, 'probed again on request it is tracked')
 
 
-TESTS = (without_the_device_qemu_refuses_as_it_always_did,
+def functions_of_every_kind_are_told_of(test_bed, tap):
+    """Also those that are none of the guest's business. It need not boot."""
+    oracle = test_bed.function('oracle', 'a')
+    source = test_bed.guest(
+        'a', functions=('vf',), function_options=',enable-migration=off',
+        extra=f'-device vfio-pci,host={oracle},id=oracle0,bus=rp2,'
+              'dma-tracked-by=external').launch()
+    info = load.tracking(source)
+    told = {one['id']: one for one in info['functions']}
+    tap.equal({name: one['tracked-by'] for name, one in told.items()},
+              {'vf0': 'nobody', 'oracle0': 'external'},
+              'query-dma-track tells of functions that the guest does not '
+              'track')
+    tap.ok('Migration is disabled for VFIO device'
+           in told.get('vf0', {}).get('reason', ''),
+           'and why nobody does', str(info))
+    tap.equal([told['vf0']['reason']], info['reasons'],
+              'that is the reason why it cannot move')
+    tap.ok('Migration is disabled' in source.qmp.command(
+        'human-monitor-command', **{'command-line': 'info dma-track'}),
+        'info dma-track tells it too')
+    tap.equal(info['totals']['nobody'], 1, 'one function is nobody\'s')
+
+
+TESTS = (functions_of_every_kind_are_told_of,
+         without_the_device_qemu_refuses_as_it_always_did,
          a_driver_that_came_first_is_named)
