@@ -19,7 +19,7 @@ sys.path[:0] = [HERE, os.path.join(HERE, '..', 'emulated'),
 import paths  # noqa: E402
 from tapwriter import Tap  # noqa: E402
 
-PARTS = ('survives', 'destination', 'misbehaves')
+PARTS = ('survives', 'destination', 'ways', 'misbehaves')
 
 
 def main():

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Ways to migrate: with each of them no page is lost.
+
+One guest goes on and on from QEMU to QEMU, each time in another way; each time
+to another place, or back. The controls lose, in one of the ways each.
+"""
+
+import os
+
+import cases
+import guest
+import tapwriter
+import vm
+
+
+RAM = guest.RAM_MIB << 20
+# Bytes per second that are less than a guest can write.
+SLOW = 8 << 20
+
+
+def ram_info(trip):
+    return trip.here.qmp.command('query-migrate')
+
+
+def backed(backend):
+    """Words for guest memory of a backend, named as it is without one."""
+    return ['-m', str(guest.RAM_MIB), '-object',
+            f'{backend},id=pc.ram,size={RAM}',
+            '-machine', 'memory-backend=pc.ram']
+
+
+# --- Ways -------------------------------------------------------------------
+
+def by_several_channels(trip):
+    trip.move(capabilities=('return-path', 'multifd'),
+              parameters={'multifd-channels': 3})
+
+
+def by_compressed_channels(trip):
+    trip.move(capabilities=('return-path', 'multifd'),
+              parameters={'multifd-channels': 2,
+                          'multifd-compression': 'zstd'})
+
+
+def by_differences(trip):
+    """xbzrle: pages that were sent before go as what has changed in them."""
+    seen = []
+
+    def before_end(trip):
+        guest.wait_until(lambda: seen.append(
+            ram_info(trip)['xbzrle-cache']['pages']) or seen[-1],
+            'a page that goes as a difference')
+
+    trip.move(capabilities=('return-path', 'xbzrle'), before_end=before_end)
+
+
+def with_the_guest_slowed_down(trip):
+    """auto-converge: the guest writes faster than the link is."""
+    def before_end(trip):
+        noise = trip.here.agent.start('exec traffic dirty 49152 1000')
+        noise.line('dirtying')
+        trip.here.qmp.command('migrate-set-parameters',
+                              **{'max-bandwidth': SLOW})
+        # What it has measured decides what fits the downtime.
+        guest.wait_until(
+            lambda: 0 < ram_info(trip)['ram']['mbps'] * 1e6 / 8 < 2 * SLOW,
+            'a link known to be slow', 60)
+        trip.here.qmp.command('migrate-set-parameters',
+                              **{'downtime-limit': 2000})
+        guest.wait_until(
+            lambda: ram_info(trip).get('cpu-throttle-percentage', 0) > 0,
+            'a guest that is slowed down', 120)
+        noise.signal()
+
+    trip.move(capabilities=('return-path', 'auto-converge'),
+              parameters={'cpu-throttle-initial': 50,
+                          'throttle-trigger-threshold': 10},
+              before_end=before_end)
+
+
+def by_a_file(trip, name='stream', capabilities=(), fact='no page is lost'):
+    """The stream lies on a disk before anybody reads it."""
+    path = os.path.relpath(os.path.join(trip.directory, name))
+    trip.move(uri=f'file:{path}', capabilities=capabilities, fact=fact)
+    os.unlink(path)
+
+
+def by_a_file_with_places(trip):
+    """mapped-ram: each page has its place in the file."""
+    by_a_file(trip, 'mapped', ('mapped-ram', 'multifd'))
+
+
+def to_memory_in_a_file(trip):
+    """Others can have that memory open, too."""
+    trip.shared = os.path.join(trip.directory, f'ram{trip.count}')
+    trip.move(memory=shared_memory(trip))
+
+
+def shared_memory(trip):
+    return backed(f'memory-backend-file,mem-path={trip.shared},share=on')
+
+
+def with_memory_that_is_shared(trip):
+    """x-ignore-shared: it is not sent at all, both sides have the same.
+
+    So there is nothing to wait for, and the device has to be at work before.
+    """
+    if not trip.shared or trip.here.memory_words != shared_memory(trip):
+        to_memory_in_a_file(trip)
+        trip.prepare()
+    trip.work()
+    with trip.destination(memory=shared_memory(trip)) as there:
+        trip.start(there, capabilities=('return-path', 'x-ignore-shared'))
+        trip.let_end()
+        if trip.wait_status() != 'completed':
+            raise vm.Gone(trip.words)
+        sent = ram_info(trip)['ram']['transferred']
+        trip.tap.ok(sent < RAM // 8, 'memory is not sent', sent)
+        result = trip.arrive(there)
+    trip.expect_arrived(result, 'the guest moves, and no page is lost')
+
+
+def encrypted(trip):
+    """TLS, with a key that both sides were given."""
+    with open(os.path.join(trip.directory, 'keys.psk'), 'w',
+              encoding='ascii') as file:
+        file.write(f'qemu:{os.urandom(32).hex()}\n')
+
+    key = f'key{trip.count}'
+
+    def add_keys(there):
+        for side, endpoint in (trip.here, 'client'), (there, 'server'):
+            side.qmp.command('object-add', **{
+                'qom-type': 'tls-creds-psk', 'id': key,
+                'dir': os.path.abspath(trip.directory),
+                'endpoint': endpoint})
+
+    trip.move(parameters={'tls-creds': key}, before_start=add_keys)
+
+
+def free_huge_pages():
+    path = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+    try:
+        with open(path, encoding='ascii') as file:
+            return int(file.read())
+    except FileNotFoundError:
+        return 0
+
+
+def on_huge_pages(trip):
+    """To them, from them to others, and back to small ones."""
+    wanted = 2 * RAM >> 21
+    if free_huge_pages() < wanted:
+        raise tapwriter.Skip(
+            f'{wanted} huge pages of 2 MiB are wanted (vm.nr_hugepages), '
+            f'{free_huge_pages()} are free')
+    memory = backed('memory-backend-memfd,hugetlb=on,hugetlbsize=2M')
+    trip.move(memory=memory, fact='no page is lost on the way to huge pages')
+    trip.move(memory=memory, fact='no page is lost from huge pages to others')
+    trip.move(fact='no page is lost on the way back')
+
+
+WAYS = (
+    by_several_channels,
+    by_compressed_channels,
+    by_differences,
+    with_the_guest_slowed_down,
+    encrypted,
+    by_a_file,
+    by_a_file_with_places,
+    to_memory_in_a_file,
+    with_memory_that_is_shared,
+    on_huge_pages,
+)
+
+
+# --- Controls ---------------------------------------------------------------
+
+def untracked_by_several_channels(trip):
+    trip.expect_loss(capabilities=('return-path', 'multifd'),
+                     parameters={'multifd-channels': 3})
+
+
+def run_case(trip, case):
+    trip.prepare()
+    case(trip)
+
+
+def run(tap, directory, only):
+    cases.run(tap, directory, 'ways', WAYS, run_case, only)
+    cases.run(tap, directory, 'lost', [untracked_by_several_channels],
+              run_case, only, tracking=(), nic=())
