@@ -5,8 +5,6 @@
 SUITE ?=
 RUNS ?= 1
 SECONDS ?= 600
-HOURS ?= 1
-SOAK ?= faults
 
 help:
 	@echo 'make demo            live-migrate a guest that owns an SR-IOV VF; sets'
@@ -19,8 +17,6 @@ help:
 	@echo 'make test-newest     suite guest with the newest kernel of each series;'
 	@echo '                     for information: no part of make test'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
-	@echo 'make soak HOURS=n    random migrations with random faults, on top of what'
-	@echo '                     earlier runs have done; SOAK=nested: by vfio-pci'
 	@echo 'make docs            the documentation, in build/docs/index.html'
 	@echo 'make bench-guest     what the guest pays: build/bench/guest.json'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
