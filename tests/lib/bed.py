@@ -649,8 +649,11 @@ class Move:
         status = event['data']['status']
         self.info = self.source.qmp.command('query-migrate')
         if status == 'completed':
-            # It stays as the source was.
             if self.is_paused:
+                # It stays as the source was, whatever it was told before.
+                self.destination.qmp.event(
+                    'MIGRATION', self.DEADLINE,
+                    lambda data: data['status'] == 'completed')
                 self.destination.qmp.command('cont')
             self.destination.qmp.event('RESUME', self.DEADLINE)
         return status

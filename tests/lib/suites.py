@@ -52,13 +52,15 @@ SUITES = {
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
     'faults': (['tests/host/faults/run.py'], ['all'], 2400),
     'nested': (['tests/host/nested/run.py'], ['all'], 3000),
-    'quiesce': (['tests/host/nested/run.py', '--quiesce'],
-                ['all', 'iommufd'], 3000),
+    'quiesce': (['tests/host/nested/run.py', '--quiesce', 'quiesce', 'peers',
+                 'interrupts', 'disk'], ['all', 'iommufd'], 3000),
 }
 # Too long for every change; `make test-full` adds them.
 FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['all'], 5400),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
+    'paused': (['tests/host/nested/run.py', '--quiesce', 'paused'],
+               ['all', 'iommufd'], 1800),
     'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),
     'qemu-own': (['tests/host/qemu-own/run.py'],
                  ['packages', 'backports', 'qemu'], 10800),

@@ -24,7 +24,7 @@ import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug')
-QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk')
+QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'paused')
 
 
 def all_tests(files):
