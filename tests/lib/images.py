@@ -330,7 +330,7 @@ def debian_initrd(kernel, maker, drivers):
     key = _digest(kernel.release, maker, *drivers,
                   *(part for path in files
                     for part in (os.path.basename(path), _read(path))))
-    return _cached(f'{maker}-{key}.img', build)
+    return cached(f'{maker}-{key}.img', build)
 
 
 # Our module, and those that only the tests need: name -> where it is built.
