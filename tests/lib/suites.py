@@ -58,6 +58,7 @@ SUITES = {
 # Too long for every change; `make test-full` adds them.
 FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['all'], 5400),
+    'ways': (['tests/host/faults/run.py', 'ways'], ['all'], 2400),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
     'paused': (['tests/host/nested/run.py', '--quiesce', 'paused'],
                ['all', 'iommufd'], 1800),
