@@ -160,6 +160,33 @@ def on_huge_pages(trip):
     trip.move(fact='no page is lost on the way back')
 
 
+PLUGGED = 256 << 20
+PLUGGABLE = (
+    '-object', f'memory-backend-ram,id=more,size={PLUGGED}',
+    '-device', 'virtio-mem-pci,id=more0,memdev=more,requested-size=0,addr=9')
+
+
+def with_memory_that_was_plugged(trip):
+    """virtio-mem, half of it plugged: the oracle's frames come from there."""
+    here = trip.here
+    before = trip.tracking()['provider']['sections']
+    here.agent.run('echo online_kernel > '
+                   '/sys/devices/system/memory/auto_online_blocks')
+    here.qmp.command('qom-set', path='/machine/peripheral/more0',
+                     property='requested-size', value=PLUGGED // 2)
+    guest.wait_until(lambda: here.qmp.command(
+        'qom-get', path='/machine/peripheral/more0',
+        property='size') == PLUGGED // 2, 'plugged memory')
+    guest.wait_until(
+        lambda: trip.tracking()['provider']['sections'] > before,
+        'planes of that memory')
+    trip.is_fresh = False
+    trip.prepare()
+    trip.move()
+    beyond = sum(page.gpa >= 1 << 32 for page in trip.pages)
+    trip.tap.ok(beyond > 1000, 'frames lay in it', beyond)
+
+
 WAYS = (
     by_several_channels,
     by_compressed_channels,
@@ -188,5 +215,8 @@ def run_case(trip, case):
 
 def run(tap, directory, only):
     cases.run(tap, directory, 'ways', WAYS, run_case, only)
+    cases.run(tap, directory, 'plugged', [with_memory_that_was_plugged],
+              run_case, only, modules=['virtio_mem'], more=PLUGGABLE,
+              memory=['-m', f'{guest.RAM_MIB},maxmem=1G'])
     cases.run(tap, directory, 'lost', [untracked_by_several_channels],
               run_case, only, tracking=(), nic=())
