@@ -147,11 +147,15 @@ class Oracle:
                      else None)(self.status(guest)),
             'the driver of the test device is brought back', deadline)
 
-    def check(self, guest, stop=None):
-        """Compare guest's memory with the log of the source's device."""
+    def check(self, guest, stop=None, unstopped=False):
+        """Compare guest's memory with the log of the source's device.
+
+        stop, unstopped: see oracle.check()
+        """
         frames = guest.read_frames([page.gpa for page in self.pages])
         return oracle.check(self.log(), self.pages, frames.__getitem__,
-                            stop=stop, resumed=guest is self.guest)
+                            stop=stop, resumed=guest is self.guest,
+                            unstopped=unstopped)
 
 
 def tracking(guest):

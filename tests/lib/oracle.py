@@ -251,13 +251,15 @@ class Result:
 
 
 def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
-          resumed=False):
+          resumed=False, unstopped=False):
     """Compare memory with the log; returns a Result.
 
     log: the source's device. pages: of the driver. read(gpa): the 4096 bytes
     that the destination has there. stop: when the source was quiesced, ns; if
     None, when its device was first told to stop after the marker.
     exposed_after: the marker from which on writes are exposed, None if all are.
+    unstopped: nobody told the device to stop, so that all it wrote must be
+    there; stop only tells what was in flight then.
     resumed: the source went on after all; what its device wrote once it went
     on, or mastered the bus again, must be there, too.
 
@@ -287,7 +289,7 @@ def check(log, pages, read, stop=None, exposed_after=MARK_EXPOSED,
         again = mastering.time if mastering else MASK
 
     def is_late(record):
-        return settled < record.issued < again
+        return not unstopped and settled < record.issued < again
 
     result = Result()
     fresh = log.fresh(begin or MASK)

@@ -101,8 +101,8 @@ def move_pair(test_bed, progress, source, destination, whole=True,
     is to come
     counter_us: how often the device stores its counter
     never_stops: the device is left running, and all that it wrote is wanted
-    mark_stop: take the stop of the vCPUs, not bus master off, as the time
-    after which nothing may land (where a test suppresses bus master off).
+    mark_stop: nobody stops the device, so that all that it wrote is wanted; in
+    flight is what it had begun when the vCPUs stopped
     """
     tracked = source.options.get('tracked_by') != 'external'
     traffic = None
@@ -150,7 +150,7 @@ def move_pair(test_bed, progress, source, destination, whole=True,
     stop = oracle.MASK if never_stops else None
     if mark_stop:
         stop = oracle.marker_time(device.log(), oracle.MARK_STOPPED)
-    checked = device.check(destination, stop)
+    checked = device.check(destination, stop, unstopped=mark_stop)
     progress('oracle: ' + describe(checked.short()))
     trouble = test_bed.trouble() + destination.trouble()
     result = {
