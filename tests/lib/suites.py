@@ -59,6 +59,8 @@ SUITES = {
 FULL_ONLY = {
     'mutants': (['tests/conformance/mutants.py'], ['all'], 5400),
     'ways': (['tests/host/faults/run.py', 'ways'], ['all'], 2400),
+    'destination': (['tests/host/faults/run.py', 'destination'], ['all'],
+                    2400),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
     'paused': (['tests/host/nested/run.py', '--quiesce', 'paused'],
                ['all', 'iommufd'], 1800),
