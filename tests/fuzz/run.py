@@ -39,7 +39,7 @@ KEPT = 240
 
 # What is taken out of the device, and by which fault that is found.
 MUTANTS = (
-    (' || index >= VIRTIO_DMA_TRACK_MAX_FUNCTIONS', '', 'AddressSanitizer'),
+    (' || index >= VIRTIO_DMA_TRACK_MAX_FUNCTIONS', '', 'out of bounds'),
     ('        if (page < m->nr_pages) {', '        if (true) {',
      'AddressSanitizer'),
     ('UINT64_MAX << (first % 64)', 'UINT64_MAX << (64 - first % 64)',
