@@ -42,7 +42,7 @@ SUITES = {
     'model': (['tests/model/run.py'], ['packages', 'model'], 1200),
     'unit': (['tests/guest/unit/run.sh'], ['packages'], 900),
     'build': (['tests/guest/build.sh'], ['packages', 'kernel', 'lint', 'boot'],
-              900),
+              1300),
     'guest': (['tests/guest/vm/run.py'], ['all', 'boot'], 2400),
     'qtest': (['tests/host/qtest/run.py'], ['packages', 'backports', 'qemu'],
               1200),
