@@ -75,4 +75,4 @@ clean:
 	rm -rf build
 
 .PHONY: help setup test test-full test-qemu test-newest bench-guest demo docs fuzz \
-	soak module refresh clean
+	module refresh clean
