@@ -51,7 +51,8 @@ SUITES = {
     'conformance': (['tests/conformance/run.py'], ['all'], 1200),
     'emulated': (['tests/host/emulated/run.py'], ['all'], 1500),
     'faults': (['tests/host/faults/run.py'], ['all'], 2400),
-    'nested': (['tests/host/nested/run.py'], ['all'], 3000),
+    'nested': (['tests/host/nested/run.py', 'refusal', 'capability', 'moves',
+                'stock_edu', 'fence', 'survival', 'replug'], ['all'], 3000),
     'quiesce': (['tests/host/nested/run.py', '--quiesce', 'quiesce', 'peers',
                  'interrupts', 'disk'], ['all', 'iommufd'], 3000),
 }
@@ -62,6 +63,7 @@ FULL_ONLY = {
     'destination': (['tests/host/faults/run.py', 'destination'], ['all'],
                     2400),
     'flush': (['tests/host/emulated/run.py', 'flush-full'], ['all'], 5400),
+    'switchover': (['tests/host/nested/run.py', 'switchover'], ['all'], 1800),
     'paused': (['tests/host/nested/run.py', '--quiesce', 'paused'],
                ['all', 'iommufd'], 1800),
     'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),

@@ -23,7 +23,7 @@ import tapwriter  # noqa: E402
 import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
-         'replug')
+         'replug', 'switchover')
 QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'paused')
 
 
