@@ -275,13 +275,20 @@ def its_disk_is_taken_meanwhile(trip):
 
 # --- A VM that is paused ----------------------------------------------------
 
-def a_paused_vm_is_cancelled(trip):
+@contextlib.contextmanager
+def paused_and_sent(trip):
+    """A VM that was paused before its migration began, some of it sent."""
     trip.work()
     trip.here.qmp.command('stop')
     with trip.destination() as there:
         trip.start(there, bandwidth=SLOWLY)
         guest.wait_until(lambda: trip.here.qmp.command('query-migrate').get(
             'ram', {}).get('transferred', 0) > 0, 'memory that is sent')
+        yield
+
+
+def a_paused_vm_is_cancelled(trip):
+    with paused_and_sent(trip):
         cancel(trip)
     trip.tap.equal(trip.here.qmp.command('query-status')['status'], 'paused',
                    'the VM is still paused')
@@ -289,12 +296,7 @@ def a_paused_vm_is_cancelled(trip):
 
 def a_paused_vm_is_continued(trip):
     """Its guest was not asked to log, so the migration cannot go on."""
-    trip.work()
-    trip.here.qmp.command('stop')
-    with trip.destination() as there:
-        trip.start(there, bandwidth=SLOWLY)
-        guest.wait_until(lambda: trip.here.qmp.command('query-migrate').get(
-            'ram', {}).get('transferred', 0) > 0, 'memory that is sent')
+    with paused_and_sent(trip):
         trip.here.qmp.command('cont')
         expect(trip, trip.wait_status(), 'failed', 'began to run')
 
