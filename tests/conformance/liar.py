@@ -424,7 +424,7 @@ def serve(machine, alive=True):
     answering = machine.agent.start(SERVE)
     vmtest.guest.wait_until(lambda: over(machine), 'end of the migration',
                             120)
-    machine.qmp.command('cont')
+    machine.qmp.cont()
     machine.agent.run('touch /tmp/over')
     answering.wait()
 
@@ -516,5 +516,5 @@ def run(tap, kernel):
             tap.progress(test.__name__)
             tap.run(test, tap, machine)
         tap.ok(machine.process.alive(), 'the emulator lives')
-        machine.qmp.command('cont')
+        machine.qmp.cont()
         tap.equal(machine.splats(), '', 'the kernel did not complain')

@@ -81,7 +81,7 @@ def migrates(machine):
         lambda: next((state for state in [qmp.command(
             'query-migrate').get('status')] if state in
             ('completed', 'failed')), None), 'end of the migration', 120)
-    qmp.command('cont')
+    qmp.cont()
     return end
 
 

@@ -654,7 +654,7 @@ class Move:
                 self.destination.qmp.event(
                     'MIGRATION', self.DEADLINE,
                     lambda data: data['status'] == 'completed')
-                self.destination.qmp.command('cont')
+                self.destination.qmp.cont()
             self.destination.qmp.event('RESUME', self.DEADLINE)
         return status
 

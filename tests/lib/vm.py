@@ -172,6 +172,20 @@ class Qmp(Channel):
     def command(self, command, deadline=60, **arguments):
         return self.finish(self.start(command, **arguments), deadline)
 
+    def cont(self, deadline=60):
+        """Let the VM run; raises QmpError if QEMU will not.
+
+        A migration reports its end a moment before it lets go of the VM, and
+        until then QEMU refuses: wait for that.
+        """
+        end = time.monotonic() + deadline * PATIENCE
+        while self.command('query-status')['status'] == 'finish-migrate':
+            if time.monotonic() > end:
+                raise Timeout(f'{self.name}: the migration has ended, but '
+                              'does not let go of the VM')
+            select.select([], [], [], 0.02)
+        self.command('cont')
+
     def event(self, name, deadline=60, match=None):
         """Take the first event of that name that was not taken yet."""
         def find():

@@ -288,7 +288,7 @@ class Chain:
                 self.lost_frames += self.compare_memory(there)
             self.plug(self.here, False)
             self.plug(there, True)
-            there.qmp.command('cont')
+            there.qmp.cont()
             self.here.agent.moved_to(there.agent)
         except BaseException:
             there.__exit__(None, None, None)
@@ -314,7 +314,7 @@ class Chain:
         self.wait_status('cancelled')
         if paused:
             states += [self.state()] if self.options else []
-            qmp.command('cont')
+            qmp.cont()
         guest.wait_until(lambda: qmp.command('query-status')['running'],
                          'a VM that runs', 30)
         if states and (set(states), self.state()) != ({'quiesced'}, 'running'):

@@ -84,7 +84,7 @@ class Move:
 
     def go_on(self):
         """Let the guest run on the destination, and speak with it there."""
-        self.destination.qmp.command('cont')
+        self.destination.qmp.cont()
         self.source.agent.moved_to(self.destination.agent)
 
 

@@ -289,7 +289,7 @@ class Journey:
         if self.parts['nic']:
             flush.Chain.plug(self.here, False)
             flush.Chain.plug(there, True)
-        there.qmp.command('cont')
+        there.qmp.cont()
         self.here.agent.moved_to(there.agent)
         self.here.__exit__(None, None, None)
         self.here = there
@@ -329,7 +329,7 @@ class Journey:
         """A migration came to nothing: the guest goes on as if none were."""
         here = self.here
         if not here.qmp.command('query-status')['running']:
-            here.qmp.command('cont')
+            here.qmp.cont()
         self.quiet()
         if here.status()['state'] != 'streaming':
             self.work()
@@ -341,7 +341,7 @@ class Journey:
         here.qmp.command('stop')
         self.expect_whole(self.compare(here),
                           "the source's memory is what its device wrote")
-        here.qmp.command('cont')
+        here.qmp.cont()
         here.order('selftest')
 
     # pylint: disable-next=too-many-arguments

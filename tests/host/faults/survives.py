@@ -263,7 +263,7 @@ def its_disk_is_taken_meanwhile(trip):
             wire.cut()
             expect(trip, trip.wait_status(), 'failed')
             try:
-                trip.here.qmp.command('cont')
+                trip.here.qmp.cont()
                 words = 'it was not refused'
             except vm.QmpError as error:
                 words = str(error)
@@ -297,7 +297,7 @@ def a_paused_vm_is_cancelled(trip):
 def a_paused_vm_is_continued(trip):
     """Its guest was not asked to log, so the migration cannot go on."""
     with paused_and_sent(trip):
-        trip.here.qmp.command('cont')
+        trip.here.qmp.cont()
         expect(trip, trip.wait_status(), 'failed', 'began to run')
 
 
@@ -305,7 +305,7 @@ def stopped_and_continued_in_a_precopy_round(trip):
     """That does no harm; and then the link is cut."""
     with precopying(trip) as (wire, _):
         trip.here.qmp.command('stop')
-        trip.here.qmp.command('cont')
+        trip.here.qmp.cont()
         trip.wait_completions(100)
         wire.cut()
         expect(trip, trip.wait_status(), 'failed')
