@@ -30,6 +30,7 @@ import run as conformance  # noqa: E402
 from tapwriter import Tap  # noqa: E402
 
 DEVICE = 'hw/virtio/virtio-dma-track.c'
+SHARED = 'hw/virtio/virtio-dma-track-sections.c'
 CORE = 'migration/dma-track.c'
 RAM = 'migration/ram.c'
 QUIESCE = 'hw/pci/dma-quiesce.c'
@@ -120,12 +121,12 @@ MUTANTS = (
      '_dma_track_respond', 'if (0) {\n        virtio_dma_track_respond'),
     ('DT-DEV-31', DEVICE, 'if (generation != fn->generation) {\n        '
      'return', 'if (0) {\n        return'),
-    ('DT-DEV-32', DEVICE, 'coh = le64_to_cpu(qatomic_read(&coherent[w]));',
+    ('DT-DEV-32', SHARED, 'coh = le64_to_cpu(qatomic_read(&coherent[w]));',
      'coh = 0;'),
     ('DT-DEV-33', RAM, 'unsigned long dirty = rb->bmap[i] | '
      'rb->deferred_bmap[i];', 'unsigned long dirty = rb->bmap[i];'),
     ('DT-DEV-34', RAM, 'last_stage ? dirty | pinned[i]', 'last_stage ? dirty'),
-    ('DT-DEV-35', DEVICE, 'if (!virtio_dma_track_is_ram(mrs.mr) || mrs.'
+    ('DT-DEV-35', SHARED, 'if (!virtio_dma_track_is_ram(mrs.mr) || mrs.'
      'readonly', 'if (mrs.readonly'),
     ('DT-DEV-36', DEVICE, 'if (left <= 0) {', 'if (0) {'),
     ('DT-DEV-37', CORE, 'ok = DMA_TRACK_PROVIDER_GET_CLASS(p)->echo(p, errp);',
@@ -142,7 +143,7 @@ MUTANTS = (
     ('DT-DEV-44', CORE, 'if (migrate_postcopy_ram()) {', 'if (0) {'),
     ('DT-DEV-45', DEVICE, 's->reset_seq++;\n    return true;',
      'return true;'),
-    ('DT-DEV-46', DEVICE, 'if (section <= previous ||', 'if ('),
+    ('DT-DEV-46', SHARED, 'if (section <= previous ||', 'if ('),
     ('DQ-DEV-5', QUIESCE, '== 1 ? val & 0xff : val & 0xffff', '? val & 0xff : '
      '0'),
     ('DQ-DEV-6', FLUSHED, 's->sq_head != s->sq_tail &&\n           '
@@ -204,8 +205,7 @@ class Tree:
         """Undo what is left of an interrupted run."""
         if os.path.isdir(os.path.join(self.source, '.git')):
             subprocess.run(['git', '-c', 'safe.directory=*', 'checkout', '-q',
-                            '--', DEVICE, CORE, RAM, QUIESCE, FLUSHED],
-                           cwd=self.source, check=True)
+                            '--', '.'], cwd=self.source, check=True)
 
     def change(self, file, old, new):
         """Put new in the place of old, and build; return the emulator."""
@@ -251,11 +251,30 @@ class Checkout:
             r'^(not )?ok \d+ - (.*)', output, re.M)]
 
 
-def replace(path, old, new):
+def place(path, old):
+    """The text of a file that has old once."""
     with open(path, encoding='utf-8') as source:
         text = source.read()
     if text.count(old) != 1:
         raise ValueError(f'{path} has {text.count(old)} times: {old}')
+    return text
+
+
+def out_of_place():
+    """Mutants that would change nothing, or not only one thing, and why."""
+    complaints = []
+    for number, file, old, _ in MUTANTS:
+        root = paths.ROOT if file.startswith(MODULE) else os.path.join(
+            paths.CACHE, 'qemu', 'src')
+        try:
+            place(os.path.join(root, file), old)
+        except (OSError, ValueError) as error:
+            complaints.append(f'{number}: {error}')
+    return complaints
+
+
+def replace(path, old, new):
+    text = place(path, old)
     with open(path, 'w', encoding='utf-8') as source:
         source.write(text.replace(old, new))
 

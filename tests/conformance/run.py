@@ -129,6 +129,11 @@ def check_table(tap, requirements, entries):
     tap.ok(len(numbers) == len(set(numbers)) == len(re.findall(
         r'^\.\. req:: ', read('Documentation/protocol.rst'), re.M)),
         'each requirement has a number of its own')
+    # It looks for tests in this file.
+    # pylint: disable-next=import-outside-toplevel
+    import mutants
+    tap.equal(mutants.out_of_place(), [],
+              'each check that a mutant leaves out is in the code, once')
 
 
 # --- What do they say? -------------------------------------------------------

@@ -17,6 +17,7 @@
  *  - sections are no more than there can be, and each page is in use once.
  */
 #include "hw/virtio/virtio-dma-track.c"
+#include "hw/virtio/virtio-dma-track-sections.c"
 
 /* --- The story ---------------------------------------------------------- */
 

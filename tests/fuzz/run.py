@@ -30,24 +30,27 @@ from tapwriter import Tap  # noqa: E402
 
 CORPUS = os.path.join(HERE, 'corpus.txt')
 FILES = os.path.join(paths.ROOT, 'host', 'qemu-patch', 'files')
-SOURCE = os.path.join('hw', 'virtio', 'virtio-dma-track.c')
+DEVICE, SECTIONS = (os.path.join('hw', 'virtio', f'virtio-dma-track{name}.c')
+                    for name in ('', '-sections'))
 TREE = os.path.join(paths.CACHE, 'qemu', 'src')
 BUILD = os.path.join(paths.CACHE, 'qemu', 'build')
 LONGEST = 4096
 # Longer ones are not worth their place in the repository.
 KEPT = 240
 
-# What is taken out of the device, and by which fault that is found.
+# The file, what is taken out of it, and by which fault that is found.
 MUTANTS = (
-    (' || index >= VIRTIO_DMA_TRACK_MAX_FUNCTIONS', '', 'out of bounds'),
-    ('        if (page < m->nr_pages) {', '        if (true) {',
+    (DEVICE, ' || index >= VIRTIO_DMA_TRACK_MAX_FUNCTIONS', '',
+     'out of bounds'),
+    (SECTIONS, '        if (page < m->nr_pages) {', '        if (true) {',
      'AddressSanitizer'),
-    ('UINT64_MAX << (first % 64)', 'UINT64_MAX << (64 - first % 64)',
+    (SECTIONS, 'UINT64_MAX << (first % 64)', 'UINT64_MAX << (64 - first % 64)',
      'runtime error: shift exponent'),
-    ('if (size - head_size < payload_size) {', 'if (0) {',
+    (DEVICE, 'if (size - head_size < payload_size) {', 'if (0) {',
      'Assertion'),
-    ('if (generation != fn->generation) {\n        virtio_dma_track_respond',
-     'if (0) {\n        virtio_dma_track_respond', 'Assertion'),
+    (DEVICE, 'if (generation != fn->generation) {\n        '
+     'virtio_dma_track_respond', 'if (0) {\n        virtio_dma_track_respond',
+     'Assertion'),
 )
 
 
@@ -159,10 +162,10 @@ def keep(program, work, corpus):
 
 def mutant(tap, work, corpus, change):
     """A device without one of its checks: that is found."""
-    old, new, words = change
+    source, old, new, words = change
     files = os.path.join(work, 'mutant')
     shutil.copytree(FILES, files)
-    path = os.path.join(files, SOURCE)
+    path = os.path.join(files, source)
     with open(path, encoding='utf-8') as file:
         text = file.read()
     program = os.path.join(work, 'mutant-device')
