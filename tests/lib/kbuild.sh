@@ -38,12 +38,13 @@ fi
 
 work=$(mktemp -d "$root/build/XXXXXX")
 trap 'rm -rf "$work"' EXIT
-cp -R "$tree/." "$work/"
+# With their times: what is built is not built again.
+cp -Rp "$tree/." "$work/"
 mapfile -t command < <(command_for "/build/${work##*/}" "$headers")
 status=0
 enter=(chroot)
 [ "$(id -u)" = 0 ] || enter=(unshare --map-root-user chroot)
 env -i PATH=/usr/bin LC_ALL=C "$(command -v "${enter[0]}")" "${enter[@]:1}" \
 	"$root" "${command[@]}" "$@" || status=$?
-cp -R "$work/." "$tree/"
+cp -Rp "$work/." "$tree/"
 exit "$status"
