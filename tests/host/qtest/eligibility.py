@@ -356,7 +356,8 @@ def test_event(bench):
     equal(next_change(qemu), (True, []), 'unless it is idle')
     driver.reset()
     migratable, reasons = next_change(qemu)
-    bench.tap.ok(not migratable and 'no driver for track' in reasons[0],
+    bench.tap.ok(not migratable and
+                 'no driver for track; load dma_track' in reasons[0],
                  'one comes when the guest gives up the device', reasons)
 
 

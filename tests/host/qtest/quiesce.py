@@ -10,7 +10,8 @@ import os
 import socket
 import struct
 
-from guest import Failed, FRAME, wait_for
+from guest import DEADLINE, Failed, FRAME, wait_for
+from moves import finish
 
 SLOT = 7
 DEVFN = SLOT << 3
@@ -732,11 +733,14 @@ class Igbvf(Function):
         return rings
 
 
-def start_network_device(bench, device, **machine):
+def start_network_device(bench, device, incoming='', **machine):
+    """incoming: the file of a guest that is to be loaded"""
     wire = Wire()
     qemu = bench.qemu('plain', *wire.arguments(), '-device',
                       '%s,id=dev,netdev=net0,addr=%d,mac=02:00:00:00:00:09'
-                      % (device, SLOT), fds=wire.fds, **machine)
+                      % (device, SLOT),
+                      *(('-incoming', 'file:' + incoming) if incoming else ()),
+                      fds=wire.fds, **machine)
     return wire, qemu
 
 
@@ -856,6 +860,41 @@ def test_quiesce_of_igbvf(bench):
     Igb(qemu).start()
     bench.tap.equal(Igbvf(qemu, 0).cap, 0,
                     'igbvf: no capability unless wanted')
+
+
+def test_packets_that_make_no_sense(bench):
+    """A stream with more of them than a virtual function can hold back."""
+    _, qemu = start_network_device(bench, 'igb,dma-quiesce=on')
+    Igb(qemu).start()
+    function = Igbvf(qemu, 0)
+    function.start()
+    # It is in the stream only then.
+    function.command(FLUSH)
+    path = os.path.join(bench.folder, 'packets')
+    qemu.command('migrate', uri='file:' + path)
+    bench.tap.equal(finish(qemu), 'completed', 'igbvf: the guest is saved')
+    bench.clear()
+    with open(path, 'rb') as file:
+        data = file.read()
+    # The list is empty: it, and the section, end behind the registers.
+    name = b'igbvf/dma-quiesce'
+    end = data.index(b'\0\x7e', data.index(name))
+    packet = struct.pack('>BI', 1, 1 << 20) + bytes((1 << 20) + 2)
+    for number in 1, 2:
+        with open(path, 'wb') as file:
+            file.write(data[:end] + number * packet + data[end:])
+        there = start_network_device(bench, 'igb,dma-quiesce=on',
+                                     incoming=path)[1]
+        words = 'igbvf: packets in the stream make no sense'
+        if number == 1:
+            wait_for('the guest', lambda there=there: there.command(
+                'query-status')['running'])
+        else:
+            there.process.wait(DEADLINE)
+        bench.tap.equal(words in there.output(), number == 2,
+                        'igbvf: %d MiB of packets that were held back are %s'
+                        % (number, 'refused' if number == 2 else 'taken'))
+        bench.clear()
 
 
 TESTS = [value for name, value in list(globals().items())

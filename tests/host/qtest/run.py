@@ -125,8 +125,11 @@ def test_second_device_is_refused(bench):
 
 
 def test_properties(bench):
-    for options, text in ((',ack-timeout-ms=0', 'ack-timeout-ms'),
-                          (',x-dma-quiesce-suppress=nothing', 'suppress')):
+    for options, text in (
+            (',ack-timeout-ms=0', 'ack-timeout-ms must not be 0'),
+            (',x-dma-quiesce-suppress=nothing',
+             "x-dma-quiesce-suppress: 'nothing' is not one of flush, "
+             'busmaster, pending, iommu, reset, all')):
         try:
             bench.qemu('bad', *track(options))
         except Failed as error:
@@ -502,7 +505,9 @@ def test_refusals(bench):
     refused('refused: the guest does not know the function',
             WHO + ': untracked: the guest does not know it')
     for reason, text in ((g.BOUND_BEFORE, 'bound before tracking began'),
-                         (g.NO_CAPABILITY, 'no capability'),
+                         (g.NO_CAPABILITY,
+                          'it has no capability and the host has not named '
+                          'it; plug it into a PCI Express port'),
                          (g.BEHIND_API, 'behind the DMA API'),
                          (g.NO_RESOURCES, 'no resources'),
                          (99, 'no known reason')):
@@ -1366,6 +1371,8 @@ def test_hostile_stream(bench):
 
     plane = g.PLANES
     phase_at = at - 8 - 1 - 28
+    no_status = 'the status page in the stream is misaligned, missing, or ' \
+                'also a plane'
     for fact, offset, change, text in (
             ('a section twice', 24, struct.pack('>I', 0), 'out of order'),
             ('a section without RAM', 24, struct.pack('>I', 4000),
@@ -1376,10 +1383,10 @@ def test_hostile_stream(bench):
             ('a misaligned plane', 28, struct.pack('>Q', plane + 1),
              'bad planes'),
             ('the status page as a plane', -8, struct.pack('>Q', plane),
-             'status page'),
+             no_status),
             ('a misaligned status page', -8,
-             struct.pack('>Q', g.STATUS_PAGE + 8), 'status page'),
-            ('sections but no status page', -9, b'\0', 'status page'),
+             struct.pack('>Q', g.STATUS_PAGE + 8), no_status),
+            ('sections but no status page', -9, b'\0', no_status),
             ('the last section there is', 24, struct.pack('>I', 0xffffffff),
              'contains no RAM'),
             ('planes in the wrong order of sections', 4,

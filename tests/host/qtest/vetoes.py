@@ -153,6 +153,9 @@ def test_broken_device_and_again(bench):
     driver.answer()
     fails(bench, qemu, None, 'a request that is none',
           'track: the guest broke the protocol during migration')
+    bench.tap.ok('virtio-dma-track: a request is too short or has no room for '
+                 'the answer' in qemu.output(), 'QEMU says what it was',
+                 qemu.output())
     again(driver)
     succeeds(bench, qemu, driver)
 
@@ -163,6 +166,53 @@ def test_crash_and_again(bench):
           'track: the guest did not give a sign of life within 2000 ms '
           '(ack-timeout-ms)')
     driver.reset()
+    again(driver)
+    succeeds(bench, qemu, driver)
+
+
+def suspend(qemu):
+    """What the guest of a q35 machine does to sleep: state S3."""
+    bridge, base = 0x1f << 3, 0x600
+    qemu.config_write(bridge, 0x40, base | 1, 'l')
+    qemu.config_write(bridge, 0x44, 0x80, 'b')
+    qemu.out(base + 4, 1 << 13 | 1 << 10, 'w')
+    wait_for('a guest that sleeps', lambda: qemu.command('query-status')[
+        'status'] == 'suspended')
+
+
+def wake(qemu):
+    qemu.command('system_wakeup')
+    wait_for('a guest that is awake',
+             lambda: qemu.command('query-status')['running'])
+
+
+def test_suspended_guest_is_refused(bench):
+    qemu, _, driver = bench.guest()
+    suspend(qemu)
+    words = WHO + ': the guest is suspended: it wakes up without logging ' \
+        'what its devices write'
+    bench.refused('a guest that sleeps is refused', words, qemu.command,
+                  'migrate', uri='exec:cat >/dev/null')
+    bench.tap.ok(words in qemu.dma_track()['reasons'],
+                 'query-dma-track says so too', qemu.dma_track())
+    wake(qemu)
+    Edu(qemu, EDU_SLOT, EDU_BAR)
+    again(driver)
+    bench.destination()
+    succeeds(bench, qemu, driver)
+
+
+def test_suspended_while_logging_and_again(bench):
+    qemu, _, driver = begin(bench)
+    suspend(qemu)
+    fast(qemu)
+    bench.tap.equal(finish(qemu, driver), 'failed',
+                    'a guest that falls asleep fails the migration')
+    bench.tap.ok('the guest is suspended and cannot give a sign of life'
+                 in qemu.error(), 'and the text says so', qemu.error())
+    # Its devices were reset.
+    wake(qemu)
+    Edu(qemu, EDU_SLOT, EDU_BAR)
     again(driver)
     succeeds(bench, qemu, driver)
 
@@ -401,48 +451,75 @@ def test_function_behind_an_iommu_is_refused(bench):
 
 # --- Memory that is not there -------------------------------------------------
 
-def plug(bench, qemu, slot, bar, addr, size):
-    """Be virtio-mem's driver for long enough to plug memory."""
-    driver = DmaTrack(qemu, slot, bar)
+PLUG, UNPLUG = 0, 1
+BASE = 4 << 30
+
+
+def change(bench, qemu, kind):
+    """Be virtio-mem's driver for long enough to plug or unplug 128 MiB."""
+    driver = DmaTrack(qemu, 8, 0xfe700000)
     driver.accept = 3
     driver.start()
-    driver.send(struct.pack('<HHHHQHHHH', 0, 0, 0, 0, addr, size // (2 * MIB),
-                            0, 0, 0), 16)
-    wait_for('the memory to be plugged', driver.answered)
+    driver.send(struct.pack('<HHHHQHHHH', kind, 0, 0, 0, BASE, 64, 0, 0, 0),
+                16)
+    wait_for('an answer about memory', driver.answered)
     bench.tap.equal(qemu.read(g.BUFFERS + 4 * g.FRAME, 2), bytes(2),
-                    'memory is plugged')
+                    'memory is ' + ('unplugged' if kind else 'plugged'))
     driver.reset()
 
 
-def test_unplugged_memory(bench):
-    """virtio-mem: reading what is unplugged would bring it into being."""
-    base, size = 4 << 30, 128 * MIB
+def pluggable(bench):
+    """A guest with memory at BASE that its driver can plug."""
     qemu = bench.qemu(
         'source', *EDU, *track(), '-object',
         'memory-backend-ram,id=more,size=256M', '-device',
         'virtio-mem-pci,id=mem,addr=8,memdev=more,memaddr=%#x,block-size=2M,'
-        'requested-size=128M' % base, memory='256,maxmem=2G')
-    driver = bench.driver(qemu)
+        'requested-size=128M' % BASE, memory='256,maxmem=2G')
+    return qemu, bench.driver(qemu)
+
+
+def test_unplugged_memory(bench):
+    """virtio-mem: reading what is unplugged would bring it into being."""
+    qemu, driver = pluggable(bench)
     driver.become_ready()
-    section = base >> g.SECTION_SHIFT
+    section = BASE >> g.SECTION_SHIFT
     planes = 0x300000, 0x301000, 0x302000
     equal = bench.tap.equal
     equal(driver.publish((section, *planes[:2])), g.E_EMPTY,
           'PUBLISH of a section that is unplugged: E_EMPTY')
     driver.withdraw(1)
-    equal((driver.publish((1, base, planes[0])),
-           driver.publish((1, planes[0], base + g.FRAME))), (g.E_NOT_RAM,) * 2,
+    equal((driver.publish((1, BASE, planes[0])),
+           driver.publish((1, planes[0], BASE + g.FRAME))), (g.E_NOT_RAM,) * 2,
           'PUBLISH with a plane that is unplugged: E_NOT_RAM')
     driver.reset()
-    plug(bench, qemu, 8, 0xfe700000, base, size)
+    change(bench, qemu, PLUG)
     driver.become_ready()
     equal(driver.publish((section, *planes[:2])), g.OK,
           'PUBLISH of a section that is plugged: OK')
     equal(driver.publish((section + 1, planes[2], 0x303000)), g.E_EMPTY,
           'PUBLISH of the next one, which is not: E_EMPTY')
     driver.withdraw(1)
-    equal(driver.publish((1, base, base + g.FRAME)), g.OK,
+    equal(driver.publish((1, BASE, BASE + g.FRAME)), g.OK,
           'PUBLISH with planes that are plugged: OK')
+
+
+def test_status_page_that_is_unplugged(bench):
+    qemu, driver = pluggable(bench)
+    change(bench, qemu, PLUG)
+    driver.start()
+    bench.tap.equal((driver.setup(BASE), driver.publish(
+        *((i, g.PLANES + 2 * i * g.FRAME, g.PLANES + (2 * i + 1) * g.FRAME)
+          for i in range(2)))), (g.OK, g.OK),
+        'the status page lies in plugged memory')
+    change(bench, qemu, UNPLUG)
+    words = ' '.join(qemu.dma_track()['reasons'])
+    bench.tap.ok(WHO + ": untracked: the guest's status page is not RAM; "
+                 'reload dma_track there' in words,
+                 'functions are untracked without a status page', words)
+    bench.tap.ok("track: the guest's status page is not RAM" in words,
+                 'nor does anybody know what was lost', words)
+    bench.refused('so the migration is refused', 'status page is not RAM',
+                  qemu.command, 'migrate', uri='exec:cat >/dev/null')
 
 
 # --- The destination --------------------------------------------------------
