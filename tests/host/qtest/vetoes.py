@@ -503,6 +503,30 @@ def test_unplugged_memory(bench):
           'PUBLISH with planes that are plugged: OK')
 
 
+def test_planes_that_are_unplugged(bench):
+    """What they say can be seen by nobody: so they say nothing."""
+    qemu, driver = pluggable(bench)
+    change(bench, qemu, PLUG)
+    driver.become_ready()
+    driver.withdraw(1)
+    bench.tap.equal(driver.publish((1, BASE, BASE + g.FRAME)), g.OK,
+                    'planes lie in plugged memory')
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    driver.function(0)
+    bench.tap.equal(qemu.dma_track()['reasons'], [], 'the guest may migrate')
+    change(bench, qemu, UNPLUG)
+    # Its driver has no ring any more; nor does a paused guest need one.
+    qemu.command('stop')
+    try:
+        qemu.command('migrate', uri='exec:cat >/dev/null')
+        finish(qemu)
+        words = qemu.error()
+    except QmpError as error:
+        words = str(error)
+    bench.tap.ok('a plane of section 0x1 is not RAM any more' in words,
+                 'planes that are unplugged fail the migration', words)
+
+
 def test_status_page_that_is_unplugged(bench):
     qemu, driver = pluggable(bench)
     change(bench, qemu, PLUG)

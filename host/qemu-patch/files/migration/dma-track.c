@@ -976,17 +976,25 @@ bool dma_track_start(Error **errp)
 
 void dma_track_look(void)
 {
+    DMATrackProvider *p = dma_track.provider;
     DMATrackFunction *fn;
+    Error *err = NULL;
 
-    if (!qatomic_read(&dma_track.active) || !dma_track.provider) {
+    if (!qatomic_read(&dma_track.active) || !p) {
         return;
     }
     DMA_TRACK_FOREACH_FUNCTION(fn) {
-        Error *err = NULL;
-
         /* The provider remembers what is worth it: dma_track_fail(). */
         dma_track_function_look(fn, &err);
         error_free(err);
+        err = NULL;
+    }
+    /*
+     * Now, not when all is sent: what makes planes useless makes all memory
+     * pinned, and that may never fit the downtime.
+     */
+    if (!DMA_TRACK_PROVIDER_GET_CLASS(p)->check(p, &err)) {
+        dma_track_fail(err);
     }
 }
 

@@ -356,7 +356,8 @@ bool dma_track_check_failed(Error **errp);
 /*
  * See, while the guest runs, whether all functions are tracked still: what one
  * writes that is not, for a while, nobody knows. With every sync of the dirty
- * log; the guest's requests tell of what comes and goes in between. BQL held.
+ * log; the guest's requests tell of what comes and goes in between. Likewise
+ * whether the guest has lost track, or its planes. BQL held.
  */
 void dma_track_look(void);
 
