@@ -292,6 +292,10 @@ char *dma_track_function_label(const DMATrackFunction *fn)
     return g_strdup(fn->name);
 }
 
+void warn_report(const char *fmt, ...)
+{
+}
+
 void dma_track_changed(void)
 {
 }

@@ -326,6 +326,23 @@ def test_functions_and_echoes(bench):
               (g.OK, word), 'RESTORED: %s' % word)
 
 
+def test_driver_that_is_not_restored(bench):
+    """The operator is told once, by name, however often the guest says it."""
+    qemu, _, driver = bench.guest()
+    for result in (1, 0, 1):
+        bench.tap.equal(driver.restored(EDU_SBDF, 0, result), g.OK,
+                        'RESTORED: OK')
+    words = WHO + ': the guest could not restore its driver; see the ' \
+        "guest's kernel log"
+    bench.tap.equal(qemu.output().count(words), 1,
+                    'QEMU warns of a driver that is not restored, once')
+    bench.tap.equal(qemu.dma_track()['functions'][0]['restored'], 'failed',
+                    'query-dma-track tells the last word')
+    bench.tap.ok('driver restored: failed' in qemu.command(
+        'human-monitor-command', command_line='info dma-track'),
+        'so does info dma-track')
+
+
 def test_full_queue(bench):
     """As many as the queue holds, made available before one kick."""
     qemu, _, driver = bench.guest()

@@ -540,6 +540,14 @@ static uint16_t virtio_dma_track_restored(VirtIODMATrack *s,
     if (generation != fn->generation) {
         return VIRTIO_DMA_TRACK_E_STALE;
     }
+    /* Only the first of a generation: the guest may go on and on. */
+    if (fn->restored == DMA_TRACK_RESTORED_NONE &&
+        results[result] == DMA_TRACK_RESTORED_FAILED) {
+        g_autofree char *label = dma_track_function_label(fn);
+
+        warn_report("%s: the guest could not restore its driver; see the "
+                    "guest's kernel log", label);
+    }
     fn->restored = results[result];
     return VIRTIO_DMA_TRACK_OK;
 }
