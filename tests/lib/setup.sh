@@ -274,7 +274,8 @@ configure_qemu() {
 		--enable-system --enable-tcg --enable-kvm --enable-slirp \
 		--enable-zstd --enable-pixman --enable-tools \
 		--enable-vhost-kernel --enable-vhost-net --enable-vhost-user \
-		--enable-numa --enable-gnutls --enable-fdt=system \
+		--enable-numa --enable-gnutls --enable-replication \
+		--enable-fdt=system \
 		--disable-download --disable-docs --disable-debug-info \
 		--disable-werror --disable-install-blobs \
 		--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu
