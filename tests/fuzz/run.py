@@ -212,7 +212,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except paths.Missing as error:
-        paths.explain(error)
+    paths.run(main)

@@ -93,3 +93,11 @@ def explain(error):
     """End the program with one line that says what is wrong."""
     print(f'{os.path.basename(sys.argv[0])}: {error}', file=sys.stderr)
     sys.exit(1)
+
+
+def run(main):
+    """Run a program and end with its status, or say what is missing."""
+    try:
+        sys.exit(main())
+    except Missing as error:
+        explain(error)

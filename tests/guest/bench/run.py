@@ -206,7 +206,4 @@ def main():
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except paths.Missing as error:
-        paths.explain(error)
+    paths.run(main)
