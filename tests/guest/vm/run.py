@@ -81,8 +81,8 @@ REAL_DISKS = [
     '-device', 'ide-hd,bus=sata.0,drive=disk1',
     '-device', 'qemu-xhci,id=usb,addr=a,x-untracked-dma=on',
     '-device', 'usb-storage,bus=usb.0,drive=disk2']
-# The usual firmware looks for a disk to boot from, and waits 32 s for the answer
-# that AHCI does not give to its question for a CD.
+# The usual firmware looks for a disk to boot from, and waits 32 s for the
+# answer that AHCI does not give to its question for a CD.
 QUICK = ['-bios', 'qboot.rom']
 WAYS_BEHIND = {
     'device': 'a driver that attaches an IOMMU domain',
