@@ -193,7 +193,8 @@ def trace(function):
 def built(kernel):
     """Both modules, and a program: name -> path."""
     paths_of = images.modules(kernel, {'dma_track': MODULE,
-                                       'dma_track_test': PRETEND})
+                                       'dma_track_test': PRETEND,
+                                       'dma_track_sleeper': PRETEND})
     programs = {name + '.ko': path for name, path in paths_of.items()}
     programs['fentry'] = images.program('fentry')
     return programs
@@ -290,7 +291,38 @@ def load(tap, directory):
             agent.run('rmmod dma_track && insmod /bin/dma_track.ko', 120)
         tap.equal(machine.status()['hooks_intact'], '1',
                   'unloaded it can be loaded again, and again')
+        unload_under_sleeper(tap, machine)
         tap.equal(machine.splats(), '', 'load: the kernel did not complain')
+
+
+def unload_under_sleeper(tap, machine):
+    """A task sleeps in an original, and will come back to its hook."""
+    agent = machine.agent
+    fact = 'unloading waits for a task that is asleep in dma_alloc_coherent'
+    if not machine.succeeds('insmod /bin/dma_track_sleeper.ko'):
+        tap.skip(fact, 'this kernel has no dma_map_ops')
+        return
+
+    def wait_for(state):
+        guest.wait_until(lambda: agent.run(
+            'cat /sys/module/dma_track_sleeper/parameters/state').strip() ==
+            state, f'the task to be {state}', 60)
+
+    agent.run('echo 1 > /sys/module/dma_track_sleeper/parameters/sleep')
+    wait_for('asleep')
+    unloading = agent.start('rmmod dma_track')
+    guest.wait_until(lambda: 'dma_' not in agent.run(
+        f'cat {TRACING}/enabled_functions'), 'the hooks to go', 60)
+    # Whoever did not wait for the task would be done when others, who wait for
+    # all but such tasks, are.
+    agent.run(f'cd {TRACING} && echo do_init_module > set_ftrace_filter && '
+              'echo function > current_tracer && echo nop > current_tracer')
+    tap.equal((agent.run('grep -c "^dma_track " /proc/modules').strip(),
+               unloading.status), ('1', None), fact)
+    agent.run('echo 1 > /sys/module/dma_track_sleeper/parameters/wake')
+    wait_for('back')
+    tap.equal(unloading.wait(60), 0, 'and ends when that has come back')
+    agent.run('rmmod dma_track_sleeper')
 
 
 PAIRS = 200
