@@ -160,31 +160,65 @@ def on_huge_pages(trip):
     trip.move(fact='no page is lost on the way back')
 
 
+# --- Memory that comes and goes ---------------------------------------------
+
 PLUGGED = 256 << 20
 PLUGGABLE = (
     '-object', f'memory-backend-ram,id=more,size={PLUGGED}',
     '-device', 'virtio-mem-pci,id=more0,memdev=more,requested-size=0,addr=9')
 
 
-def with_memory_that_was_plugged(trip):
-    """virtio-mem, half of it plugged: the oracle's frames come from there."""
-    here = trip.here
+def plugged(trip):
+    """Bytes of it that the guest has."""
+    return trip.here.qmp.command('qom-get', property='size',
+                                 path='/machine/peripheral/more0')
+
+
+def plug(trip, size):
+    """What the guest does about it takes a while."""
+    trip.here.qmp.command('qom-set', property='requested-size', value=size,
+                          path='/machine/peripheral/more0')
+
+
+def have_plugged(trip):
+    """Half of it, and planes for that."""
+    if plugged(trip):
+        return
     before = trip.tracking()['provider']['sections']
-    here.agent.run('echo online_kernel > '
-                   '/sys/devices/system/memory/auto_online_blocks')
-    here.qmp.command('qom-set', path='/machine/peripheral/more0',
-                     property='requested-size', value=PLUGGED // 2)
-    guest.wait_until(lambda: here.qmp.command(
-        'qom-get', path='/machine/peripheral/more0',
-        property='size') == PLUGGED // 2, 'plugged memory')
+    trip.here.agent.run('echo online_kernel > '
+                        '/sys/devices/system/memory/auto_online_blocks')
+    plug(trip, PLUGGED // 2)
+    guest.wait_until(lambda: plugged(trip) == PLUGGED // 2, 'plugged memory')
     guest.wait_until(
         lambda: trip.tracking()['provider']['sections'] > before,
         'planes of that memory')
     trip.is_fresh = False
     trip.prepare()
+
+
+def frames_beyond(trip):
+    """How many of the oracle's frames lay in it."""
+    return sum(page.gpa >= 1 << 32 for page in trip.pages)
+
+
+def with_memory_that_was_plugged(trip):
+    """virtio-mem, half of it plugged: the oracle's frames come from there."""
+    have_plugged(trip)
     trip.move()
-    beyond = sum(page.gpa >= 1 << 32 for page in trip.pages)
+    beyond = frames_beyond(trip)
     trip.tap.ok(beyond > 1000, 'frames lay in it', beyond)
+
+
+def with_some_of_it_unplugged(trip):
+    """Its planes, and its other half, stay."""
+    have_plugged(trip)
+    trip.here.order('release')
+    plug(trip, 0)
+    guest.wait_until(lambda: plugged(trip) < PLUGGED // 2, 'unplugged memory')
+    trip.here.order('prepare')
+    trip.move()
+    trip.tap.note(f'{plugged(trip) >> 20} MiB are left of it, with '
+                  f'{frames_beyond(trip)} frames')
 
 
 WAYS = (
@@ -215,7 +249,8 @@ def run_case(trip, case):
 
 def run(tap, directory, only):
     cases.run(tap, directory, 'ways', WAYS, run_case, only)
-    cases.run(tap, directory, 'plugged', [with_memory_that_was_plugged],
+    cases.run(tap, directory, 'plugged',
+              [with_memory_that_was_plugged, with_some_of_it_unplugged],
               run_case, only, modules=['virtio_mem'], more=PLUGGABLE,
               memory=['-m', f'{guest.RAM_MIB},maxmem=1G'])
     cases.run(tap, directory, 'lost', [untracked_by_several_channels],
