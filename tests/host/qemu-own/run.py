@@ -5,10 +5,11 @@
     run.py [--qemu BINARY] [PROGRAM[:PATH]...]
 
 The programs are those of QEMU's tests/qtest, built here beside the emulator,
-which must lie in its build tree. Each writes TAP; their results follow each
-other in ours, with the program's name. PATH limits a program to a part of its
-tests. A program that dies, or says less than it planned, is a failure of its
-own. QEMU's skips stay skips.
+which must lie in its build tree. PATH limits a program to a part of its tests.
+Each test that a program lists must give a result; QEMU's skips stay skips. A
+program that dies goes on behind the test that it died in. On a slow machine
+some of them fail by chance, so what failed is run once more, alone, and its
+name says so.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, '..', '..', 'lib'))
@@ -51,6 +53,13 @@ PROGRAMS = {
     'virtio-net-failover': 900,
 }
 
+# Tests that failed at first only.
+REPEATED: list = []
+
+
+class Ended(Exception):
+    """A program did not end as it should; str() says how."""
+
 
 class Program:
     """One of QEMU's test programs, and what it has said."""
@@ -58,49 +67,62 @@ class Program:
     def __init__(self, tap, build, name, path):
         self.tap = tap
         self.name = name
-        self.command = [os.path.join('tests', 'qtest', name), '--tap', '-k']
-        self.command += ['-p', path] if path else []
+        self.path = path
         self.build = build
-        self.planned = None
-        self.seen = 0
+        # Results that are not in ours yet: {test: what it said}.
+        self.failed = {}
+        self.seen = set()
+        # What the program has said since the last result.
+        self.said = []
 
-    def environment(self):
-        """As QEMU's own test runner has it."""
-        return dict(os.environ, QTEST_QEMU_BINARY='./qemu-system-x86_64',
-                    QTEST_QEMU_IMG='./qemu-img', PYTHON='/usr/bin/python3',
-                    G_TEST_SRCDIR=os.path.join(self.build, '..', 'src',
-                                               'tests', 'qtest'),
-                    G_TEST_BUILDDIR=os.path.join(self.build, 'tests',
-                                                 'qtest'))
+    def start(self, *arguments):
+        """Begin, as QEMU's own test runner does."""
+        tests = os.path.join('tests', 'qtest')
+        environment = dict(
+            os.environ, QTEST_QEMU_BINARY='./qemu-system-x86_64',
+            QTEST_QEMU_IMG='./qemu-img', PYTHON='/usr/bin/python3',
+            G_TEST_SRCDIR=os.path.join(self.build, '..', 'src', tests),
+            G_TEST_BUILDDIR=os.path.join(self.build, tests))
+        return subprocess.Popen(
+            [os.path.join(tests, self.name), *arguments], cwd=self.build,
+            env=environment, text=True, errors='replace',
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True)
 
-    def line(self, text):
-        """Take one line of the program's TAP into ours."""
+    def names(self):
+        """Its tests, in the order in which they run."""
+        with self.start('-l', *(['-p', self.path] if self.path else [])) as it:
+            text = it.communicate(timeout=300)[0]
+        return [line.strip() for line in text.split('\n')
+                if line.startswith('/')]
+
+    def line(self, text, label):
+        """Take one line of the program's TAP; failures wait."""
         words = text.split(maxsplit=2)
-        if text.startswith('1..'):
-            self.planned = int(text[3:].split()[0])
-        elif words[:1] == ['ok'] and len(words) == 3:
-            self.seen += 1
-            fact, skipped, why = words[2].partition('# SKIP')
+        if words[:1] == ['ok'] and len(words) == 3:
+            test, skipped, why = words[2].partition('# SKIP')
+            test = test.strip()
+            self.seen.add(test)
             if skipped:
-                self.tap.skip(f'{self.name}: {fact.strip()}', why.strip())
+                self.tap.skip(f'{self.name}: {test}', why.strip())
             else:
-                self.tap.ok(True, f'{self.name}: {fact.strip()}')
-        elif words[:2] == ['not', 'ok']:
-            self.seen += 1
-            self.tap.ok(False, f'{self.name}: {words[2]}')
-        elif text.strip():
-            self.tap.note(text.lstrip('# '))
+                self.tap.ok(True, f'{self.name}: {test}{label}')
+        elif words[:2] == ['not', 'ok'] and '/' in text:
+            # The number comes before it, and at times a reason behind.
+            test = '/' + text.partition('/')[2].split()[0]
+            self.seen.add(test)
+            self.failed[test] = '\n'.join([*self.said, text])
+        elif text.strip() and not text.startswith(('1..', 'TAP ')):
+            self.said.append(text.lstrip('# '))
+            return
+        self.said = []
 
-    def run(self, limit):
-        """Run it to its end, or for so many seconds."""
-        self.tap.progress(self.name)
-        # pylint: disable-next=consider-using-with
-        process = subprocess.Popen(
-            self.command, cwd=self.build, env=self.environment(), text=True,
-            errors='replace', stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True)
+    def run_tests(self, tests, limit, label=''):
+        """Run these, or raise Ended."""
+        self.said = []
         late = []
+        process = self.start('--tap', '-k', *(
+            word for test in tests for word in ('-p', test)))
 
         def end():
             late.append(limit)
@@ -109,18 +131,59 @@ class Program:
         timer.start()
         try:
             for text in process.stdout:
-                self.line(text.rstrip('\n'))
+                self.line(text.rstrip('\n'), label)
             status = process.wait()
         finally:
             timer.cancel()
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
-        self.tap.ok(
-            not late and self.seen and self.planned == self.seen
-            and not status, f'{self.name} ends well',
-            f'status {status}, {self.seen} of {self.planned} tests'
-            + (f', ended after {limit} s' if late else ''))
+        if late:
+            raise Ended(f'ended after {limit:.0f} s')
+        if status < 0 or status and not self.failed:
+            raise Ended(f'status {status}')
+
+    def run_through(self, tests, deadline):
+        """Run all of them, once."""
+        left = tests
+        while left:
+            how = 'was not run'
+            try:
+                self.run_tests(left, deadline - time.monotonic())
+            except Ended as error:
+                how = str(error)
+            before, left = left, [one for one in left if one not in self.seen]
+            if left:
+                self.failed[left[0]] = '\n'.join([*self.said[-20:], how])
+                self.seen.add(left.pop(0))
+            elif how != 'was not run' and before:
+                self.failed.setdefault(before[-1], how)
+            if left and time.monotonic() > deadline:
+                self.tap.ok(False, f'{self.name} runs to its end',
+                            f'{how}, without {len(left)} tests')
+                return
+
+    def run(self, limit):
+        """All of its tests; and once more those that failed."""
+        self.tap.progress(self.name)
+        tests = self.names()
+        self.tap.ok(tests, f'{self.name} lists its tests', self.said)
+        self.run_through(tests, time.monotonic() + limit)
+        again, self.failed = self.failed, {}
+        for test, words in again.items():
+            self.tap.note(f'{test} failed, and is repeated:\n{words}')
+            self.seen.discard(test)
+            how = ''
+            try:
+                self.run_tests([test], limit, ', when repeated alone')
+            except Ended as error:
+                how = str(error)
+            if test in self.failed or test not in self.seen:
+                self.tap.ok(False, f'{self.name}: {test}, twice',
+                            self.failed.pop(test, '\n'.join(
+                                [*self.said[-20:], how])))
+            else:
+                REPEATED.append(f'{self.name}: {test}')
 
 
 def link_firmware(build):
@@ -173,6 +236,9 @@ def main():
         return 1
     for name, path in wanted:
         tap.run(Program(tap, build, name, path).run, PROGRAMS[name])
+    tap.note(f'failed at first, but not when repeated: {len(REPEATED)}')
+    for name in REPEATED:
+        tap.note(f'  {name}')
     return tap.done()
 
 
