@@ -29,6 +29,10 @@ def without_the_device_qemu_refuses_as_it_always_did(test_bed, tap):
     _, words = try_to_move(test_bed, tap.progress, provider=None)
     tap.ok(words and 'not supported in kernel' in words,
            'without virtio-dma-track QEMU refuses in its stock words', words)
+    address = test_bed.function('oracle', 'a')
+    tap.ok(words and 'there is no virtio-dma-track device, and ' + address +
+           ': VFIO migration init failed: ' in words,
+           'and in ours, by name', words)
     tap.note(words)
 
 

@@ -23,7 +23,7 @@ import tapwriter  # noqa: E402
 import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
-         'replug', 'switchover')
+         'replug', 'switchover', 'destination')
 QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'paused')
 
 
