@@ -42,6 +42,12 @@ missing_message_is_noticed() {
 		grep -q 'not explained'
 }
 
+# As if the file that demands it were not there.
+missing_assertion_is_noticed() {
+	tests/docs/asserted.py --without vetoes.py |
+		grep -q 'no test demands: .*RDMA'
+}
+
 # Neither a script that would do its work, nor one that says nothing.
 silence_is_noticed() {
 	printf '#!/bin/sh\nexit 0\n' >"$scratch/command"
@@ -61,6 +67,9 @@ tap_run 'a struct that is not there is noticed' \
 tap_run 'every message of host and guest is explained, and no other' \
 	tests/docs/messages.py --check
 tap_run 'a message that is not explained is noticed' missing_message_is_noticed
+tap_run 'every text with which the host refuses is demanded by a test' \
+	tests/docs/asserted.py
+tap_run 'one that is not is noticed' missing_assertion_is_noticed
 tap_run 'functions, files, targets and options are there, and shell is shell' \
 	tests/docs/names.py
 tap_run 'a function that is not there is noticed' missing_name_is_noticed
