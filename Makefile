@@ -4,6 +4,7 @@
 
 SUITE ?=
 RUNS ?= 1
+HOURS ?= 1
 SECONDS ?= 600
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo 'make test-newest     suite guest with the newest kernel of each series;'
 	@echo '                     for information: no part of make test'
 	@echo 'make fuzz            ten minutes of the fuzzer; SECONDS=n'
+	@echo 'make soak            migrations with random faults; HOURS=n'
 	@echo 'make docs            the documentation, in build/docs/index.html'
 	@echo 'make bench-guest     what the guest pays: build/bench/guest.json'
 	@echo 'make setup           only the set-up: packages, kernels, QEMU'
@@ -65,6 +67,9 @@ fuzz:
 	@tests/lib/setup.sh packages backports qemu fuzz
 	@tests/fuzz/run.py --seconds '$(SECONDS)'
 
+soak: setup
+	@tests/lib/soaking.py --hours '$(HOURS)'
+
 module:
 	$(MAKE) -C guest/kernel/dma-track
 
@@ -75,4 +80,4 @@ clean:
 	rm -rf build
 
 .PHONY: help setup test test-full test-qemu test-newest bench-guest demo docs fuzz \
-	module refresh clean
+	soak module refresh clean
