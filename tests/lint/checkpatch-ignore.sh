@@ -18,7 +18,7 @@ case $1 in
 	# The one place where the kernel's version may be asked, and it is asked
 	# with the constant on the right, which checkpatch does not see.
 	types+=(LINUX_VERSION_CODE CONSTANT_COMPARISON) ;;
-*/hooks.c)
+*/hooks.c | */hook_list.h | */selftest.c)
 	# A list of functions from which code is made: no value, no argument.
 	types+=(COMPLEX_MACRO MACRO_ARG_REUSE MACRO_ARG_UNUSED
 		TRAILING_SEMICOLON AVOID_EXTERNS) ;;

@@ -34,8 +34,10 @@
 #include "compat.h"
 #include "devices.h"
 #include "filter.h"
+#include "hook_list.h"
 #include "hooks.h"
 #include "sections.h"
+#include "selftest.h"
 #include "table.h"
 #include "table_frame.h"
 #include "trace.h"
@@ -52,85 +54,6 @@
 #ifdef CONFIG_DMA_DECLARE_COHERENT
 #error "dma_alloc_*() may return a device's own memory, taken for RAM"
 #endif
-
-#ifdef DMA_TRACK_MAP_PHYS
-#define FOR_EACH_PAGE_HOOK(DO)						\
-	DO(dma_map_phys)						\
-	DO(dma_unmap_phys)
-#else
-#define FOR_EACH_PAGE_HOOK(DO)						\
-	DO(dma_map_page_attrs)						\
-	DO(dma_unmap_page_attrs)
-#endif
-#ifdef DMA_TRACK_IOVA
-#define FOR_EACH_IOVA_HOOK(DO)						\
-	DO(dma_iova_link)						\
-	DO(dma_iova_unlink)						\
-	DO(dma_iova_destroy)
-#else
-#define FOR_EACH_IOVA_HOOK(DO)
-#endif
-#ifdef DMA_TRACK_IOMMU_MAP_ATOMIC
-#define FOR_EACH_ATOMIC_HOOK(DO)					\
-	DO(iommu_map_atomic)
-#else
-#define FOR_EACH_ATOMIC_HOOK(DO)
-#endif
-#ifdef DMA_TRACK_ATTACH_PASID
-#define FOR_EACH_PASID_HOOK(DO)						\
-	DO(iommu_attach_device_pasid)
-#else
-#define FOR_EACH_PASID_HOOK(DO)
-#endif
-#ifdef CONFIG_IOMMU_SVA
-#define FOR_EACH_SVA_HOOK(DO)						\
-	DO(iommu_sva_bind_device)
-#else
-#define FOR_EACH_SVA_HOOK(DO)
-#endif
-/* By which memory is given to a device behind the DMA API. */
-#define FOR_EACH_BEHIND_HOOK(DO)					\
-	DO(iommu_attach_device)						\
-	DO(iommu_attach_group)						\
-	FOR_EACH_PASID_HOOK(DO)						\
-	FOR_EACH_SVA_HOOK(DO)						\
-	FOR_EACH_ATOMIC_HOOK(DO)					\
-	DO(iommu_map)							\
-	DO(iommu_map_sg)
-/* By which memory comes that is never brought online. */
-#ifdef CONFIG_ZONE_DEVICE
-#define FOR_EACH_MEMORY_HOOK(DO)					\
-	DO(memremap_pages)
-#else
-#define FOR_EACH_MEMORY_HOOK(DO)
-#endif
-/*
- * In the order in which they are put on. Each that is taken off again costs a
- * grace period: first are those that others may hold.
- */
-#define FOR_EACH_HOOK(DO)						\
-	FOR_EACH_PAGE_HOOK(DO)						\
-	DO(dma_map_sg_attrs)						\
-	DO(dma_map_sgtable)						\
-	DO(dma_unmap_sg_attrs)						\
-	DO(dma_alloc_attrs)						\
-	DO(dma_free_attrs)						\
-	DO(dma_alloc_pages)						\
-	DO(dma_free_pages)						\
-	DO(dma_alloc_noncontiguous)					\
-	DO(dma_free_noncontiguous)					\
-	DO(__dma_sync_single_for_cpu)					\
-	DO(__dma_sync_sg_for_cpu)					\
-	DO(dma_set_mask)						\
-	FOR_EACH_IOVA_HOOK(DO)						\
-	FOR_EACH_BEHIND_HOOK(DO)					\
-	FOR_EACH_MEMORY_HOOK(DO)
-
-#define NUMBER(fn) HOOK_##fn,
-enum hook_nr {
-	FOR_EACH_HOOK(NUMBER)
-	NR_HOOKS,
-};
 
 /* The functions themselves until they are hooked, then past their entries. */
 #define ORIGINAL(fn) DEFINE_STATIC_CALL(original_##fn, fn);
@@ -151,10 +74,6 @@ static bool sync_dirty;
  * that were preempted in a hook, but not for these.
  */
 static atomic_t nr_sleepers = ATOMIC_INIT(0);
-
-/* The device of the self-test while it runs, and the calls the hooks saw. */
-static struct device *selftest_dev;
-static unsigned int selftest_calls[NR_HOOKS];
 
 /* --- From a DMA address to frames ------------------------------------- */
 
@@ -345,12 +264,6 @@ static __always_inline bool device_writes(enum dma_data_direction dir)
 	return dir == DMA_FROM_DEVICE || dir == DMA_BIDIRECTIONAL;
 }
 
-static __always_inline void note_call(struct device *dev, enum hook_nr nr)
-{
-	if (unlikely(dev == READ_ONCE(selftest_dev)))
-		selftest_calls[nr]++;
-}
-
 static __always_inline bool counts_map(struct device *dev)
 {
 	if (likely(!dma_track_filter_has(dev)))
@@ -408,7 +321,7 @@ map_phys_of_any(struct device *dev, phys_addr_t phys, size_t size,
 	dma_addr_t addr;
 
 	addr = static_call(original_dma_map_phys)(dev, phys, size, dir, attrs);
-	note_call(dev, HOOK_dma_map_phys);
+	dma_track_selftest_note(dev, HOOK_dma_map_phys);
 	if (device_writes(dir) && is_memory(attrs) &&
 	    addr != DMA_MAPPING_ERROR && counts_map(dev))
 		range_do(dev, PIN_STREAMING, addr, size);
@@ -454,7 +367,7 @@ static noinline notrace void
 unmap_phys_of_any(struct device *dev, dma_addr_t addr, size_t size,
 		  enum dma_data_direction dir, unsigned long attrs)
 {
-	note_call(dev, HOOK_dma_unmap_phys);
+	dma_track_selftest_note(dev, HOOK_dma_unmap_phys);
 	if (device_writes(dir) && is_memory(attrs) && counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, addr, size);
 	static_call(original_dma_unmap_phys)(dev, addr, size, dir, attrs);
@@ -499,7 +412,7 @@ map_page_of_any(struct device *dev, struct page *page, size_t offset,
 
 	addr = static_call(original_dma_map_page_attrs)(dev, page, offset, size,
 							dir, attrs);
-	note_call(dev, HOOK_dma_map_page_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_map_page_attrs);
 	if (device_writes(dir) && addr != DMA_MAPPING_ERROR && counts_map(dev))
 		range_do(dev, PIN_STREAMING, addr, size);
 	return addr;
@@ -548,7 +461,7 @@ static noinline notrace void
 unmap_page_of_any(struct device *dev, dma_addr_t addr, size_t size,
 		  enum dma_data_direction dir, unsigned long attrs)
 {
-	note_call(dev, HOOK_dma_unmap_page_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_unmap_page_attrs);
 	if (device_writes(dir) && counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, addr, size);
 	static_call(original_dma_unmap_page_attrs)(dev, addr, size, dir, attrs);
@@ -596,7 +509,7 @@ hooked_dma_iova_link(struct device *dev, struct dma_iova_state *state,
 	int rc = static_call(original_dma_iova_link)(dev, state, phys, offset,
 						     size, dir, attrs);
 
-	note_call(dev, HOOK_dma_iova_link);
+	dma_track_selftest_note(dev, HOOK_dma_iova_link);
 	if (device_writes(dir) && is_memory(attrs) && !rc && counts_map(dev))
 		range_do(dev, PIN_STREAMING, state->addr + offset, size);
 	return rc;
@@ -607,7 +520,7 @@ hooked_dma_iova_unlink(struct device *dev, struct dma_iova_state *state,
 		       size_t offset, size_t size, enum dma_data_direction dir,
 		       unsigned long attrs)
 {
-	note_call(dev, HOOK_dma_iova_unlink);
+	dma_track_selftest_note(dev, HOOK_dma_iova_unlink);
 	if (device_writes(dir) && is_memory(attrs) && counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, state->addr + offset, size);
 	static_call(original_dma_iova_unlink)(dev, state, offset, size, dir,
@@ -620,7 +533,7 @@ hooked_dma_iova_destroy(struct device *dev, struct dma_iova_state *state,
 			size_t mapped_len, enum dma_data_direction dir,
 			unsigned long attrs)
 {
-	note_call(dev, HOOK_dma_iova_destroy);
+	dma_track_selftest_note(dev, HOOK_dma_iova_destroy);
 	if (mapped_len && device_writes(dir) && is_memory(attrs) &&
 	    counts_unmap(dev))
 		range_do(dev, UNPIN_STREAMING, state->addr, mapped_len);
@@ -637,7 +550,7 @@ hooked_dma_map_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
 
 	mapped = static_call(original_dma_map_sg_attrs)(dev, sg, nents, dir,
 							attrs);
-	note_call(dev, HOOK_dma_map_sg_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_map_sg_attrs);
 	if (device_writes(dir) && mapped && counts_map(dev))
 		sg_do(dev, PIN_STREAMING, sg, nents);
 	return mapped;
@@ -649,7 +562,7 @@ hooked_dma_map_sgtable(struct device *dev, struct sg_table *sgt,
 {
 	int rc = static_call(original_dma_map_sgtable)(dev, sgt, dir, attrs);
 
-	note_call(dev, HOOK_dma_map_sgtable);
+	dma_track_selftest_note(dev, HOOK_dma_map_sgtable);
 	if (device_writes(dir) && !rc && counts_map(dev))
 		sg_do(dev, PIN_STREAMING, sgt->sgl, sgt->orig_nents);
 	return rc;
@@ -659,7 +572,7 @@ static __used __noendbr notrace void
 hooked_dma_unmap_sg_attrs(struct device *dev, struct scatterlist *sg, int nents,
 			  enum dma_data_direction dir, unsigned long attrs)
 {
-	note_call(dev, HOOK_dma_unmap_sg_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_unmap_sg_attrs);
 	if (device_writes(dir) && counts_unmap(dev))
 		sg_do(dev, UNPIN_STREAMING, sg, nents);
 	static_call(original_dma_unmap_sg_attrs)(dev, sg, nents, dir, attrs);
@@ -674,7 +587,7 @@ hooked___dma_sync_single_for_cpu(struct device *dev, dma_addr_t addr,
 				 size_t size, enum dma_data_direction dir)
 {
 	static_call(original___dma_sync_single_for_cpu)(dev, addr, size, dir);
-	note_call(dev, HOOK___dma_sync_single_for_cpu);
+	dma_track_selftest_note(dev, HOOK___dma_sync_single_for_cpu);
 	if (device_writes(dir) && counts_sync(dev))
 		range_do(dev, SYNC, addr, size);
 }
@@ -684,7 +597,7 @@ hooked___dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sg,
 			     int nelems, enum dma_data_direction dir)
 {
 	static_call(original___dma_sync_sg_for_cpu)(dev, sg, nelems, dir);
-	note_call(dev, HOOK___dma_sync_sg_for_cpu);
+	dma_track_selftest_note(dev, HOOK___dma_sync_sg_for_cpu);
 	if (device_writes(dir) && counts_sync(dev))
 		sg_do(dev, SYNC, sg, nelems);
 }
@@ -699,7 +612,7 @@ hooked_dma_alloc_attrs(struct device *dev, size_t size, dma_addr_t *dma_handle,
 	atomic_inc(&nr_sleepers);
 	cpu_addr = static_call(original_dma_alloc_attrs)(dev, size, dma_handle,
 							 flag, attrs);
-	note_call(dev, HOOK_dma_alloc_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_alloc_attrs);
 	if (cpu_addr && counts_map(dev))
 		range_do(dev, PIN_COHERENT, *dma_handle, PAGE_ALIGN(size));
 	atomic_dec(&nr_sleepers);
@@ -711,7 +624,7 @@ hooked_dma_free_attrs(struct device *dev, size_t size, void *cpu_addr,
 		      dma_addr_t dma_handle, unsigned long attrs)
 {
 	atomic_inc(&nr_sleepers);
-	note_call(dev, HOOK_dma_free_attrs);
+	dma_track_selftest_note(dev, HOOK_dma_free_attrs);
 	/* Nothing is freed if there is no address. */
 	if (cpu_addr && counts_unmap(dev))
 		range_do(dev, UNPIN_COHERENT, dma_handle, PAGE_ALIGN(size));
@@ -729,7 +642,7 @@ hooked_dma_alloc_pages(struct device *dev, size_t size, dma_addr_t *dma_handle,
 	atomic_inc(&nr_sleepers);
 	page = static_call(original_dma_alloc_pages)(dev, size, dma_handle, dir,
 						     gfp);
-	note_call(dev, HOOK_dma_alloc_pages);
+	dma_track_selftest_note(dev, HOOK_dma_alloc_pages);
 	if (device_writes(dir) && page && counts_map(dev))
 		range_do(dev, PIN_COHERENT, *dma_handle, PAGE_ALIGN(size));
 	atomic_dec(&nr_sleepers);
@@ -741,7 +654,7 @@ hooked_dma_free_pages(struct device *dev, size_t size, struct page *page,
 		      dma_addr_t dma_handle, enum dma_data_direction dir)
 {
 	atomic_inc(&nr_sleepers);
-	note_call(dev, HOOK_dma_free_pages);
+	dma_track_selftest_note(dev, HOOK_dma_free_pages);
 	if (device_writes(dir) && counts_unmap(dev))
 		range_do(dev, UNPIN_COHERENT, dma_handle, PAGE_ALIGN(size));
 	static_call(original_dma_free_pages)(dev, size, page, dma_handle, dir);
@@ -759,7 +672,7 @@ hooked_dma_alloc_noncontiguous(struct device *dev, size_t size,
 	atomic_inc(&nr_sleepers);
 	sgt = static_call(original_dma_alloc_noncontiguous)(dev, size, dir, gfp,
 							    attrs);
-	note_call(dev, HOOK_dma_alloc_noncontiguous);
+	dma_track_selftest_note(dev, HOOK_dma_alloc_noncontiguous);
 	if (device_writes(dir) && sgt && counts_map(dev))
 		range_do(dev, PIN_COHERENT, sg_dma_address(sgt->sgl),
 			 PAGE_ALIGN(size));
@@ -772,7 +685,7 @@ hooked_dma_free_noncontiguous(struct device *dev, size_t size,
 			      struct sg_table *sgt, enum dma_data_direction dir)
 {
 	atomic_inc(&nr_sleepers);
-	note_call(dev, HOOK_dma_free_noncontiguous);
+	dma_track_selftest_note(dev, HOOK_dma_free_noncontiguous);
 	if (device_writes(dir) && counts_unmap(dev))
 		range_do(dev, UNPIN_COHERENT, sg_dma_address(sgt->sgl),
 			 PAGE_ALIGN(size));
@@ -791,7 +704,7 @@ hooked_dma_set_mask(struct device *dev, u64 mask)
 {
 	int rc = static_call(original_dma_set_mask)(dev, mask);
 
-	note_call(dev, HOOK_dma_set_mask);
+	dma_track_selftest_note(dev, HOOK_dma_set_mask);
 	if (wants_syncs() && dma_track_filter_has(dev))
 		dma_reset_need_sync(dev);
 	return rc;
@@ -1122,222 +1035,6 @@ static void hook_remove(struct hook *hook)
 	dma_track_unregister_direct(&hook->ops, hook->enter);
 }
 
-/* --- Self-test ------------------------------------------------------------ */
-
-static struct page *test_page;
-
-static bool selftest_pinned(enum dma_track_plane plane, phys_addr_t phys)
-{
-	struct dma_track_frame frame = {};
-
-	dma_track_table_read_frame(table, PHYS_PFN(phys), &frame);
-	return plane == DMA_TRACK_STREAMING ? frame.streaming : frame.coherent;
-}
-
-/*
- * What is pinned must be seen at map and gone at unmap, or the address was not
- * translated to the right frame.
- */
-static int selftest_expect(const char *name, bool pinned, bool expected)
-{
-	if (pinned == expected)
-		return 0;
-	pr_err("self-test: frame is%s pinned after %s\n", pinned ? "" : " not",
-	       name);
-	return -EIO;
-}
-
-static int selftest_page(struct device *dev)
-{
-	dma_addr_t addr;
-	bool mapped;
-
-	addr = dma_map_page(dev, test_page, 0, PAGE_SIZE, DMA_FROM_DEVICE);
-	if (dma_mapping_error(dev, addr))
-		return -ENOMEM;
-	dma_sync_single_for_cpu(dev, addr, PAGE_SIZE, DMA_FROM_DEVICE);
-	mapped = selftest_pinned(DMA_TRACK_STREAMING, dma_to_phys(dev, addr));
-	dma_unmap_page(dev, addr, PAGE_SIZE, DMA_FROM_DEVICE);
-	return selftest_expect("dma_map_page", mapped, true) ?:
-	       selftest_expect("dma_unmap_page",
-			       selftest_pinned(DMA_TRACK_STREAMING,
-					       dma_to_phys(dev, addr)), false);
-}
-
-static int selftest_sg(struct device *dev)
-{
-	struct sg_table sgt;
-	phys_addr_t phys;
-	bool mapped;
-	int rc;
-
-	rc = sg_alloc_table(&sgt, 1, GFP_KERNEL);
-	if (rc)
-		return rc;
-	sg_set_page(sgt.sgl, test_page, PAGE_SIZE, 0);
-
-	if (!dma_map_sg(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL)) {
-		rc = -ENOMEM;
-		goto out_free;
-	}
-	dma_sync_sg_for_cpu(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL);
-	phys = dma_to_phys(dev, sg_dma_address(sgt.sgl));
-	mapped = selftest_pinned(DMA_TRACK_STREAMING, phys);
-	dma_unmap_sg(dev, sgt.sgl, 1, DMA_BIDIRECTIONAL);
-	rc = selftest_expect("dma_map_sg", mapped, true) ?:
-	     selftest_expect("dma_unmap_sg",
-			     selftest_pinned(DMA_TRACK_STREAMING, phys), false);
-	/* The unmap is to be counted once, by one of the two. */
-	selftest_calls[HOOK_dma_unmap_sg_attrs]--;
-	if (rc)
-		goto out_free;
-
-	rc = dma_map_sgtable(dev, &sgt, DMA_FROM_DEVICE, 0);
-	if (rc)
-		goto out_free;
-	phys = dma_to_phys(dev, sg_dma_address(sgt.sgl));
-	mapped = selftest_pinned(DMA_TRACK_STREAMING, phys);
-	dma_unmap_sgtable(dev, &sgt, DMA_FROM_DEVICE, 0);
-	rc = selftest_expect("dma_map_sgtable", mapped, true) ?:
-	     selftest_expect("dma_unmap_sgtable",
-			     selftest_pinned(DMA_TRACK_STREAMING, phys), false);
-out_free:
-	sg_free_table(&sgt);
-	return rc;
-}
-
-static int selftest_alloc(struct device *dev)
-{
-	dma_addr_t addr;
-	void *cpu_addr;
-	bool mapped;
-
-	cpu_addr = dma_alloc_attrs(dev, PAGE_SIZE, &addr, GFP_KERNEL, 0);
-	if (!cpu_addr)
-		return -ENOMEM;
-	mapped = selftest_pinned(DMA_TRACK_COHERENT, dma_to_phys(dev, addr));
-	dma_free_attrs(dev, PAGE_SIZE, cpu_addr, addr, 0);
-	return selftest_expect("dma_alloc_attrs", mapped, true) ?:
-	       selftest_expect("dma_free_attrs",
-			       selftest_pinned(DMA_TRACK_COHERENT,
-					       dma_to_phys(dev, addr)), false);
-}
-
-static int selftest_alloc_pages(struct device *dev)
-{
-	struct page *page;
-	dma_addr_t addr;
-	bool mapped;
-
-	page = dma_alloc_pages(dev, PAGE_SIZE, &addr, DMA_FROM_DEVICE,
-			       GFP_KERNEL);
-	if (!page)
-		return -ENOMEM;
-	mapped = selftest_pinned(DMA_TRACK_COHERENT, dma_to_phys(dev, addr));
-	dma_free_pages(dev, PAGE_SIZE, page, addr, DMA_FROM_DEVICE);
-	return selftest_expect("dma_alloc_pages", mapped, true) ?:
-	       selftest_expect("dma_free_pages",
-			       selftest_pinned(DMA_TRACK_COHERENT,
-					       dma_to_phys(dev, addr)), false);
-}
-
-static int selftest_noncontiguous(struct device *dev)
-{
-	struct sg_table *sgt;
-	phys_addr_t phys;
-	bool mapped;
-
-	sgt = dma_alloc_noncontiguous(dev, PAGE_SIZE, DMA_FROM_DEVICE,
-				      GFP_KERNEL, 0);
-	if (!sgt)
-		return -ENOMEM;
-	phys = dma_to_phys(dev, sg_dma_address(sgt->sgl));
-	mapped = selftest_pinned(DMA_TRACK_COHERENT, phys);
-	dma_free_noncontiguous(dev, PAGE_SIZE, sgt, DMA_FROM_DEVICE);
-	return selftest_expect("dma_alloc_noncontiguous", mapped, true) ?:
-	       selftest_expect("dma_free_noncontiguous",
-			       selftest_pinned(DMA_TRACK_COHERENT, phys),
-			       false);
-}
-
-/* Not for a device that has no IOMMU, as the dummy, or without memory to add. */
-#define NOT_CALLED(fn)							\
-	[HOOK_##fn] = true,
-static const bool not_called[NR_HOOKS] = {
-	FOR_EACH_IOVA_HOOK(NOT_CALLED)
-	FOR_EACH_BEHIND_HOOK(NOT_CALLED)
-	FOR_EACH_MEMORY_HOOK(NOT_CALLED)
-};
-
-static int selftest_calls_seen(void)
-{
-	int i, rc = 0;
-
-	for (i = 0; i < NR_HOOKS; i++) {
-		unsigned int expected = not_called[i] ? 0 : 1;
-
-		if (selftest_calls[i] == expected && hook_is_intact(&hooks[i]))
-			continue;
-		pr_err("self-test: one call of %s was seen %u times\n",
-		       hooks[i].name, selftest_calls[i]);
-		rc = -EIO;
-	}
-	return rc;
-}
-
-static int selftest_run(struct device *dev)
-{
-	int rc;
-
-	dev->dma_mask = &dev->coherent_dma_mask;
-	rc = dma_set_mask(dev, DMA_BIT_MASK(64));
-	if (rc)
-		return rc;
-	/* So that syncs are called. */
-	dma_reset_need_sync(dev);
-
-	return selftest_page(dev) ?:
-	       selftest_sg(dev) ?:
-	       selftest_alloc(dev) ?:
-	       selftest_alloc_pages(dev) ?:
-	       selftest_noncontiguous(dev) ?:
-	       selftest_calls_seen();
-}
-
-static int test_hooks(void)
-{
-	struct device *dev;
-	int rc = -ENOMEM;
-
-	test_page = alloc_page(GFP_KERNEL);
-	if (!test_page)
-		return -ENOMEM;
-
-	dev = root_device_register("dma-track-selftest");
-	if (IS_ERR(dev)) {
-		rc = PTR_ERR(dev);
-		goto out_free;
-	}
-
-	rc = dma_track_filter_add(dev);
-	if (rc)
-		goto out_unregister;
-
-	memset(selftest_calls, 0, sizeof(selftest_calls));
-	WRITE_ONCE(selftest_dev, dev);
-	rc = selftest_run(dev);
-	WRITE_ONCE(selftest_dev, NULL);
-	if (rc)
-		pr_err("self-test failed: %d\n", rc);
-
-	dma_track_filter_remove(dev);
-out_unregister:
-	root_device_unregister(dev);
-out_free:
-	__free_page(test_page);
-	return rc;
-}
-
 /* --- What others see ------------------------------------------------------ */
 
 bool dma_track_hooks_intact(void)
@@ -1415,7 +1112,9 @@ int dma_track_hooks_install(void)
 			goto out_remove;
 	}
 
-	rc = test_hooks();
+	rc = dma_track_selftest();
+	if (!rc && !dma_track_hooks_intact())
+		rc = -EIO;
 	if (rc)
 		goto out_remove;
 	return 0;
