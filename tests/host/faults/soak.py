@@ -6,6 +6,7 @@ A trip is one guest and its migrations from QEMU to QEMU, each in a random way;
 half of them after one that came to nothing in a random way, and with a source
 that was looked at then. After every few trips a control: nobody tracks, and
 pages must be lost. What is written down: see ../../lib/soaking.py.
+--help lists the options.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ As ../faults/soak.py, with real vfio-pci. A trip is one guest that goes from
 slot to slot and back, with TCP and UDP traffic all the way; half of its
 migrations come to nothing in a random way first. After it comes a control in
 the same bed, one of two: nobody tracks, or nobody makes the functions quiet.
+--help lists the options.
 """
 
 import contextlib
