@@ -202,14 +202,16 @@ static void dma_track_function_resume(DMATrackFunction *fn)
 /*
  * Between the vCPUs' stop and the functions' own vm-change handlers. A function
  * that migrates by itself leaves its running states in those handlers, and must
- * not be written to by a neighbour from then on.
+ * not be written to by a neighbour from then on. It does so whoever stops the
+ * VM while it migrates; if there is none, only the end of the migration counts.
  */
 static void dma_track_vm_prepare(void *opaque, bool running, RunState state)
 {
     DMATrackFunction *fn;
 
-    if (running || state != RUN_STATE_FINISH_MIGRATE ||
-        !migration_is_running() || migrate_mode_is_cpr()) {
+    if (running || !migration_is_running() || migrate_mode_is_cpr() ||
+        (state != RUN_STATE_FINISH_MIGRATE &&
+         QTAILQ_EMPTY(&dma_track.bystanders))) {
         return;
     }
 
@@ -254,7 +256,11 @@ static void dma_track_vm_change(void *opaque, bool running, RunState state)
 static int dma_track_migration_event(NotifierWithReturn *notify,
                                      MigrationEvent *e, Error **errp)
 {
-    if (e->type == MIG_EVENT_FAILED) {
+    /*
+     * A function that migrates by itself is told the same, perhaps later: the
+     * others may write to it when it runs, which it does when the VM does.
+     */
+    if (e->type == MIG_EVENT_FAILED && QTAILQ_EMPTY(&dma_track.bystanders)) {
         dma_track_resume();
     }
     return 0;
