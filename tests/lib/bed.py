@@ -35,6 +35,10 @@ KINDS = {'vf': None, 'oracle': '1234:444d', 'edu': '1234:11e8',
          'disk': '1b36:0010'}
 # The second test device of each slot, where the bed has one.
 PEER = 'peer'
+# The serial card of each slot that the kernel can migrate: a mediated device.
+NATIVE = 'native'
+NATIVE_IDS = {'a': '6d747479-0000-4000-8000-00000000000a',
+              'b': '6d747479-0000-4000-8000-00000000000b'}
 # Of the disk that both slots have, on one medium.
 MEDIUM_MIB = 16
 
@@ -121,9 +125,12 @@ class Guest:
     def function(self, kind, tracked_by=None, options=''):
         """An assigned function, as QEMU's command line wants it."""
         where = {'vf': 'bus=rp1', 'oracle': 'bus=rp2', 'edu': 'addr=7',
-                 'disk': 'bus=rp3', PEER: 'bus=rp4'}[kind]
-        text = f'vfio-pci,host={self.bed.function(kind, self.slot)},' \
-               f'id={kind}0,{where}'
+                 'disk': 'bus=rp3', PEER: 'bus=rp4', NATIVE: 'addr=a'}[kind]
+        if kind == NATIVE:
+            device = f'sysfsdev=/sys/bus/mdev/devices/{NATIVE_IDS[self.slot]}'
+        else:
+            device = f'host={self.bed.function(kind, self.slot)}'
+        text = f'vfio-pci,{device},id={kind}0,{where}'
         if tracked_by:
             text += f',dma-tracked-by={tracked_by}'
         return text + (',' + options.strip(',') if options else '')
@@ -135,6 +142,8 @@ class Guest:
             self.qmp.events.clear()
             self.qmp.greetings = 0
         arguments = self.arguments(**self.options)
+        if NATIVE in self.options.get('functions', ()):
+            self.bed.make_card(self.slot)
         self.command = self.bed.l1.start(
             f'mkdir -p /run/{self.slot}; : > /run/{self.slot}/console; '
             f'exec qemu-system-x86_64 {arguments}')
@@ -253,19 +262,23 @@ class Bed:
     """L1 with everything that the slots need. Use it as a context."""
 
     def __init__(self, progress=silent, qemu=None, kernel=None,
-                 iommufd=False, flush=False, disk=False, peer=False):
+                 iommufd=False, flush=False, disk=False, peer=False,
+                 native=False):
         """What the tests of this bed need beyond the usual.
 
         iommufd: VFIO's modules with iommufd in L1, and /dev/iommu
         flush: functions that have the ring-flush capability in hardware
         disk: an NVMe controller for each slot, both with the same medium
         peer: a second DMA test device for each slot
+        native: what a device is made with that the kernel can migrate; needs
+        iommufd
         """
         self.progress = progress
         self.iommufd = iommufd
         self.flush = flush
         self.disk = disk
         self.peer = peer
+        self.native = native
         self.qemu = qemu or paths.qemu()
         # The one under test, if it is not the one that emulates the bed.
         self.inner_qemu = os.environ.get('DMA_TRACK_INNER_QEMU') or self.qemu
@@ -472,6 +485,8 @@ class Bed:
                 0x1b36:0x0010) bind $dev; echo "disk ${{dev##*/}}" ;;
                 esac
             done''', 90)
+        if self.native:
+            self.l1.run('modprobe mtty')
         found = {}
         for line in text.split('\n'):
             if line.strip():
@@ -483,6 +498,17 @@ class Bed:
             for name, some in ((kind, addresses[:2]), (PEER, addresses[2:])):
                 for slot, address in zip(SLOTS, some):
                     self.functions[name, slot] = address
+
+    def make_card(self, slot):
+        """A new serial card for a slot.
+
+        One that is given back in the middle of a migration stays in its state.
+        """
+        card = NATIVE_IDS[slot]
+        self.l1.run(f'''
+            cd /sys/class/mtty/mtty/mdev_supported_types/mtty-2
+            [ ! -e devices/{card} ] || echo 1 > devices/{card}/remove
+            echo {card} > create''')
 
     def function(self, kind, slot):
         """The address in L1 of a slot's function of that kind."""

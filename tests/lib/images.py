@@ -23,6 +23,8 @@ PROGRAMS = os.path.join(paths.ROOT, 'tests', 'guest', 'programs')
 
 # Modules of Debian's kernel that the machine's guest (L1) works with.
 L1_MODULES = ('igb', 'vfio-pci', 'vfio_iommu_type1', 'kvm-amd')
+# ... and with iommufd: what a device that VFIO can migrate is made with.
+MDEV_MODULES = ('mdev',)
 # ... and the guest that moves (L2).
 L2_MODULES = ('igbvf', 'nvme')
 # How a guest reaches its agent, where that is not built in.
@@ -268,8 +270,9 @@ def use_iommufd(tree, kernel):
     """Replace VFIO's modules in a tree by those that know iommufd.
 
     What setup.sh iommufd has built; everything that needs vfio needs iommufd.
+    The sample of a device that they can migrate is new as well.
     """
-    directory = os.path.join(paths.CACHE, 'kernels', kernel.pinned, 'iommufd')
+    directory = os.path.join(paths.CACHE, 'kernels', kernel.pinned, 'vfio')
     if not os.path.isdir(directory):
         raise paths.Missing(f'no iommufd for {kernel.pinned}; run '
                             'tests/lib/setup.sh iommufd')
@@ -280,14 +283,18 @@ def use_iommufd(tree, kernel):
         if path.startswith(base) and name in left:
             tree.copy(path, os.path.join(directory, name))
             left.remove(name)
-    if left != {'iommufd.ko'}:
+    if left != {'iommufd.ko', 'mtty.ko'}:
         raise paths.Missing(f'kernel {kernel.release} has other modules than '
                             f'iommufd was built for: {sorted(left)}')
-    tree.copy(f'{base}/iommufd.ko', os.path.join(directory, 'iommufd.ko'))
+    for name in left:
+        tree.copy(f'{base}/{name}', os.path.join(directory, name))
     listing = tree.entries[f'{base}/modules.dep'][1].decode().splitlines()
+    needs = [line.split(':')[0] for line in listing
+             if '/vfio.ko:' in line or '/mdev.ko:' in line]
+    listing += ['iommufd.ko:', 'mtty.ko: ' + ' '.join(needs)]
     tree.file(f'{base}/modules.dep', ''.join(
         line + (' iommufd.ko' if '/vfio.ko' in line else '') + '\n'
-        for line in listing + ['iommufd.ko:']).encode())
+        for line in listing).encode())
 
 
 # --- The images ---------------------------------------------------------------
@@ -366,7 +373,8 @@ def l1_initrd(kernel, l2_kernel, qemu, iommufd=False):
     iommufd: with VFIO's modules as Debian would build them with iommufd
     """
     base = basic_tree('l1-init')
-    add_modules(base, kernel, L1_MODULES, PORT_MODULES)
+    add_modules(base, kernel, L1_MODULES + (MDEV_MODULES if iommufd else ()),
+                PORT_MODULES)
     if iommufd:
         use_iommufd(base, kernel)
     # Not "ip": busybox prefers its own to what is in the PATH.

@@ -11,7 +11,8 @@
 #   setup.sh lint         what only the lint suite needs
 #   setup.sh model        what only the model suite needs
 #   setup.sh docs         what only the documentation needs
-#   setup.sh iommufd      the first kernel's VFIO modules, with iommufd
+#   setup.sh iommufd      the first kernel's VFIO modules, with iommufd, and a
+#                         device that they can migrate
 #   setup.sh fuzz         what only the fuzzer needs
 #   setup.sh boot         what makes modules and initial RAM disks, in a root of
 #                         its own: dkms, initramfs-tools, dracut
@@ -457,12 +458,13 @@ step_newest() {
 
 # Debian's kernels come without iommufd. Its sources, and those of VFIO with what
 # iommufd adds to them, build as modules of the same kernel: iommufd itself, and
-# VFIO's, which take the place of the packaged ones.
+# VFIO's, which take the place of the packaged ones. With them the kernel's sample
+# of a device that VFIO can migrate, a serial card.
 step_iommufd() {
 	local pinned to deb
 	pinned=$(sed 's/#.*//' "$root/tests/guest/kernels.txt" |
 		awk 'NF { print $1; exit }')
-	to=$cache/kernels/$pinned/iommufd
+	to=$cache/kernels/$pinned/vfio
 	[ ! -e "$to" ] || return 0
 	need_space 500 "building iommufd"
 	find_deb linux-source-6.12 >/dev/null || download linux-source-6.12
@@ -484,9 +486,14 @@ build_iommufd() {
 		tar -xO ./usr/src/linux-source-6.12.tar.xz |
 		tar -C "$work" -xJ linux-source-6.12/drivers/iommu \
 			linux-source-6.12/drivers/vfio \
+			linux-source-6.12/samples/vfio-mdev \
 			linux-source-6.12/lib/interval_tree.c || return 1
 	cp -R "$source/drivers/iommu/iommufd" "$source/drivers/vfio" "$drivers"
 	cp "$source"/drivers/iommu/*.h "$drivers"
+	mkdir "$drivers/mtty"
+	cp "$source/samples/vfio-mdev/mtty.c" "$drivers/mtty"
+	printf '%s\n' "ccflags-y += $on" 'obj-m := mtty.o' \
+		>"$drivers/mtty/Makefile"
 	# The kernel has the rest of this file, but not its last part.
 	{
 		printf '#include <linux/%s>\n' module.h interval_tree.h \
@@ -494,7 +501,7 @@ build_iommufd() {
 		sed '1,/^#ifdef CONFIG_INTERVAL_TREE_SPAN_ITER/d; /^#endif/,$d
 			/^EXPORT_SYMBOL_GPL/d' "$source/lib/interval_tree.c"
 	} >"$drivers/iommufd/span.c"
-	echo 'obj-m := iommufd/ vfio/' >"$drivers/Kbuild"
+	echo 'obj-m := iommufd/ vfio/ mtty/' >"$drivers/Kbuild"
 	cat >"$drivers/iommufd/Makefile" <<-END
 		ccflags-y += $on
 		iommufd-y := device.o fault.o hw_pagetable.o io_pagetable.o

@@ -56,7 +56,7 @@ SUITES = {
     'nested': (['tests/host/nested/run.py', 'refusal', 'capability', 'moves',
                 'stock_edu', 'fence', 'survival', 'replug'], ['all'], 3000),
     'quiesce': (['tests/host/nested/run.py', '--quiesce', 'quiesce', 'peers',
-                 'interrupts', 'disk'], ['all', 'iommufd'], 3000),
+                 'interrupts', 'disk', 'native'], ['all', 'iommufd'], 3600),
 }
 # Too long for every change; `make test-full` adds them.
 FULL_ONLY = {

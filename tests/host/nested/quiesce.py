@@ -183,7 +183,7 @@ BROKEN = {
 }
 
 
-def _check_steps(tap, address, fault, steps, failing):
+def check_steps(tap, address, fault, steps, failing):
     """The methods that fail do, in these words, and name the device."""
     for step, (method, words) in zip(steps, failing):
         said = step.get('error', '')
@@ -210,8 +210,8 @@ def _check_fallback(tap, journey, fault):
             test_bed.break_oracle(slot, 'none')
     if not _completed(tap, fault, result):
         return
-    left = _check_steps(tap, test_bed.function('oracle', broken[0]), fault,
-                        result['steps']['oracle0'], failing)
+    left = check_steps(tap, test_bed.function('oracle', broken[0]), fault,
+                       result['steps']['oracle0'], failing)
     tap.ok(left and left[0]['method'] == working and 'error' not in left[0],
            f'{fault}: {working} works then', str(left))
     tap.ok(result['oracle_ok'], f'{fault}: every byte is what the device wrote',
@@ -244,7 +244,7 @@ def a_device_that_vanished_fails_the_migration(test_bed, tap):
         source.qmp.event('RESUME')
         functions = {one['id']: one
                      for one in load.tracking(source)['functions']}
-        left = _check_steps(
+        left = check_steps(
             tap, test_bed.function('oracle', 'a'), 'gone',
             functions['oracle0']['last-quiesce'],
             (('flush', 'does not answer'), ('busmaster', 'does not answer')))

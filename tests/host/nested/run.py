@@ -24,7 +24,7 @@ import vm  # noqa: E402
 
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug', 'switchover', 'destination')
-QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'paused')
+QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'native', 'paused')
 
 
 def all_tests(files):
@@ -36,6 +36,14 @@ def all_tests(files):
 def chosen(files, names):
     return [(name, test) for name, test in all_tests(files)
             if not names or name in names or name.split('.')[0] in names]
+
+
+def make_bed(progress, arguments):
+    """The test bed that these tests need."""
+    if arguments.quiesce:
+        return bed.Bed(progress, iommufd=True, flush=True, disk=True,
+                       peer=True, native=True)
+    return bed.Bed(progress)
 
 
 def main():
@@ -56,10 +64,7 @@ def main():
         os.environ['DMA_TRACK_QEMU'] = os.path.abspath(arguments.qemu)
     tap = tapwriter.Tap()
     try:
-        with bed.Bed(tap.progress, iommufd=arguments.quiesce,
-                     flush=arguments.quiesce,
-                     disk=arguments.quiesce,
-                     peer=arguments.quiesce) as test_bed:
+        with make_bed(tap.progress, arguments) as test_bed:
             for name, test in tests:
                 tap.progress(name)
                 failed = tap.failed

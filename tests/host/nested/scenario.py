@@ -185,8 +185,9 @@ def last_migration(info):
 
 
 def all_restored(guest):
-    """The functions of a guest, once every driver was restored."""
-    functions = load.tracking(guest)['functions']
+    """The functions that a guest tracks, once every driver was restored."""
+    functions = [one for one in load.tracking(guest)['functions']
+                 if one['tracked-by'] != 'device']
     failed = [one for one in functions if one['restored'] == 'failed']
     if failed:
         raise vm.Gone(f'a driver could not be restored: {failed}')
