@@ -262,10 +262,11 @@ class Bed:
     """L1 with everything that the slots need. Use it as a context."""
 
     def __init__(self, progress=silent, qemu=None, kernel=None,
-                 iommufd=False, flush=False, disk=False, peer=False,
-                 native=False):
+                 l1_kernel=None, iommufd=False, flush=False, disk=False,
+                 peer=False, native=False):
         """What the tests of this bed need beyond the usual.
 
+        l1_kernel: of L1, if it is not the guests'
         iommufd: VFIO's modules with iommufd in L1, and /dev/iommu
         flush: functions that have the ring-flush capability in hardware
         disk: an NVMe controller for each slot, both with the same medium
@@ -283,6 +284,7 @@ class Bed:
         # The one under test, if it is not the one that emulates the bed.
         self.inner_qemu = os.environ.get('DMA_TRACK_INNER_QEMU') or self.qemu
         self.kernel = kernel or paths.Kernel()
+        self.l1_kernel = l1_kernel or self.kernel
         self.directory = paths.scratch('bed')
         self.process = None
         self.machine = None
@@ -341,7 +343,7 @@ class Bed:
             '-no-reboot',
             '-device', 'intel-iommu,intremap=on,caching-mode=on,'
                        'device-iotlb=on',
-            '-kernel', self.kernel.image, '-initrd', initrd,
+            '-kernel', self.l1_kernel.image, '-initrd', initrd,
             '-append', L1_CMDLINE,
             '-serial', 'file:' + os.path.join(self.directory, 'l1.console'),
             '-qmp', f'unix:{self.socket("l1.qmp")},server=on,wait=off',
@@ -415,7 +417,7 @@ class Bed:
         if self.disk:
             with open(self.medium(), 'wb') as file:
                 file.truncate(MEDIUM_MIB << 20)
-        initrd = images.l1_initrd(self.kernel, self.kernel,
+        initrd = images.l1_initrd(self.l1_kernel, self.kernel,
                                   self.inner_qemu, self.iommufd)
         self.progress(f'booting L1 ({paths.ACCEL})')
         self.process = vm.Process('l1', self.arguments(initrd),

@@ -80,6 +80,14 @@ class Kernel:
             self.image = os.path.join(self.modules, 'vmlinuz')
 
 
+def kernel_of(series):
+    """The kernel of kernels.txt whose release begins so, such as 6.1."""
+    for name, _ in kernels():
+        if name.startswith(series + '.'):
+            return Kernel(name)
+    raise Missing(f'no kernel {series} in kernels.txt')
+
+
 def scratch(name):
     """A fresh directory for what one run leaves behind, such as logs."""
     base = os.path.join(BUILD, 'run')

@@ -69,6 +69,7 @@ FULL_ONLY = {
                    ['all'], 2400),
     'paused': (['tests/host/nested/run.py', '--quiesce', 'paused'],
                ['all', 'iommufd'], 1800),
+    'old-host': (['tests/host/nested/run.py', '--host', '6.1'], ['all'], 1800),
     'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),
     'qemu-own': (['tests/host/qemu-own/run.py'],
                  ['packages', 'backports', 'qemu'], 10800),

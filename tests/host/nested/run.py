@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run the nested tests over one test bed; prints TAP.
 
-    run.py [-l] [--quiesce] [FILE[.TEST] ...]
+    run.py [-l] [--quiesce | --host SERIES] [FILE[.TEST] ...]
 
 Without arguments all of them; -l lists them. With --quiesce those that need
-functions with ring flush, and iommufd. See ../../lib/bed.py.
+functions with ring flush, and iommufd. With --host those for a host with an old
+kernel: that of SERIES, such as 6.1, in kernels.txt. See ../../lib/bed.py.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import vm  # noqa: E402
 FILES = ('refusal', 'capability', 'moves', 'stock_edu', 'fence', 'survival',
          'replug', 'switchover', 'destination')
 QUIESCE_FILES = ('quiesce', 'peers', 'interrupts', 'disk', 'native', 'paused')
+HOST_FILES = ('old_host',)
 
 
 def all_tests(files):
@@ -43,6 +45,9 @@ def make_bed(progress, arguments):
     if arguments.quiesce:
         return bed.Bed(progress, iommufd=True, flush=True, disk=True,
                        peer=True, native=True)
+    if arguments.host:
+        return bed.Bed(progress, l1_kernel=paths.kernel_of(arguments.host),
+                       flush=True)
     return bed.Bed(progress)
 
 
@@ -50,11 +55,16 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('-l', '--list', action='store_true')
     parser.add_argument('--quiesce', action='store_true')
+    parser.add_argument('--host', metavar='SERIES')
     parser.add_argument('--qemu', help='the emulator with our series')
     parser.add_argument('tests', nargs='*')
     arguments = parser.parse_args()
-    tests = chosen(QUIESCE_FILES if arguments.quiesce else FILES,
-                   arguments.tests)
+    files = FILES
+    if arguments.quiesce:
+        files = QUIESCE_FILES
+    elif arguments.host:
+        files = HOST_FILES
+    tests = chosen(files, arguments.tests)
     if arguments.list:
         print('\n'.join(name for name, _ in tests))
         return 0
