@@ -168,13 +168,14 @@ class Book:
         print(f'{self.bed} {entry["trip"]}.{entry["leg"]} '
               f'{entry["fault"] or ""} {entry["way"] or ""}: '
               f'{entry["outcome"]}, {lost} lost of {exposed} exposed, '
-              f'{entry["seconds"]} s {"; ".join(entry["why"])[:300]}',
+              f'{entry["seconds"]} s {reason(entry)}',
               flush=True)
 
     def report(self):
         """Of all trips ever written down; returns whether all is well."""
         known = self.entries()
-        controls = [one for one in known if one['way'] == 'control']
+        controls = [{'control': 'no tracking', **one} for one in known
+                    if one['way'] == 'control']
         rest = [one for one in known if one['way'] != 'control']
         moved = [one for one in rest
                  if one['outcome'] == GOOD and one.get('moved')]
@@ -185,14 +186,16 @@ class Book:
         print(f'{self.bed}: {len(good)} migrations: {len(moved)} moved the '
               f'guest, {len(stayed)} had a fault, and it stayed')
         print('  ' + describe(rest))
-        print(f'  controls: {len(controls)}; ' + describe(controls))
+        for kind in sorted({one['control'] for one in controls}):
+            some = [one for one in controls if one['control'] == kind]
+            print(f'  {len(some)} controls, {kind}: ' + describe(some))
         for outcome in LOST, FAILED, NO_RESULT:
             some = [one for one in known if one['outcome'] == outcome]
             print(f'  {outcome}: {len(some)}')
             for one in some:
                 print(f'    seed {one["seed"]} trip {one["trip"]}.{one["leg"]} '
                       f'{one["fault"] or one["way"]}: '
-                      f'{"; ".join(one["why"])[:200]}')
+                      f'{reason(one)}')
         print(f'  log: {self.path}', flush=True)
         return bool(good) and not wrong
 
@@ -206,6 +209,11 @@ def total(results):
             for name, number in counts.items():
                 into[name] += number
     return sums
+
+
+def reason(entry):
+    """Why it is not good, on one line."""
+    return '; '.join(entry['why']).replace('\n', '; ')[:300]
 
 
 def bad(counts):
