@@ -538,7 +538,9 @@ step_debug() {
 	install_packages "${debug_packages[@]}"
 	for name in "${debug_kernels[@]}"; do
 		to=$cache/kernels/debug-$name
-		[ ! -e "$to/root" ] || continue
+		# Made of other wishes it is made again.
+		debug_config "$name" | cmp -s - "$to/root/wanted.config" &&
+			continue
 		need_space 4000 "building kernel debug-$name"
 		[ -e "$source" ] || {
 			find_deb linux-source-6.12 >/dev/null ||
@@ -555,6 +557,12 @@ step_debug() {
 	done
 }
 
+# debug_config NAME: what is wanted of it
+debug_config() {
+	cat "$root/tests/guest/debug/base.config" \
+		"$root/tests/guest/debug/$1.config"
+}
+
 extract_source() {
 	rm -rf "$2.new"
 	mkdir -p "$2.new"
@@ -567,7 +575,9 @@ extract_source() {
 build_debug() {
 	local build=$cache/debug/$1 source=$2 to=$3 room=$root/tests/guest/debug
 	local release
-	export CCACHE_DIR=$cache/ccache
+	export CCACHE_DIR=$cache/ccache LOCALVERSION
+	# A kernel by another name: what is built for it is kept by that.
+	LOCALVERSION=-$(debug_config "$1" | sha256sum | cut -c1-8)
 	mkdir -p "$build" "$to"
 	make -C "$source" O="$build" tinyconfig || return 1
 	(cd "$source" && scripts/kconfig/merge_config.sh -m -O "$build" \
@@ -588,6 +598,8 @@ build_debug() {
 		"$to/root.new/lib/modules/$release/source"
 	ln -s "$build" "$to/root.new/usr/src/linux-headers-$release"
 	echo "$release" >"$to/root.new/release"
+	debug_config "$1" >"$to/root.new/wanted.config"
+	rm -rf "$to/root"
 	mv "$to/root.new" "$to/root"
 }
 

@@ -20,7 +20,7 @@
  *	publish		the same for its answer to memory that is added
  *	frame		write an address of memory: its page is mapped and unmapped,
  *			and the log says how the table took it
- *
+ *	leak		write anything: memory is lost for ever
  *
  *	pairs		write a number: map and unmap a page, a list and
  *			coherent memory so often
@@ -1372,6 +1372,14 @@ static int set_frame(const char *text, const struct kernel_param *param)
 	return 0;
 }
 
+/* For those who look for leaks. */
+static int set_leak(const char *text, const struct kernel_param *param)
+{
+	/* Nothing refers to it, least of all a variable. */
+	return kmalloc(100, GFP_KERNEL) ? 0 : -ENOMEM;
+}
+
+static const struct kernel_param_ops leak_ops = { .set = set_leak };
 static const struct kernel_param_ops frame_ops = { .set = set_frame };
 static const struct kernel_param_ops pairs_ops = { .set = set_pairs };
 static const struct kernel_param_ops behind_ops = { .set = set_behind };
@@ -1380,6 +1388,7 @@ static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
 static bool run_wanted = true;
 
 module_param_cb(frame, &frame_ops, NULL, 0200);
+module_param_cb(leak, &leak_ops, NULL, 0200);
 module_param_cb(pairs, &pairs_ops, NULL, 0200);
 module_param_cb(behind, &behind_ops, NULL, 0200);
 module_param_cb(publish, &publish_ops, NULL, 0200);
