@@ -116,6 +116,8 @@ class Book:
         self.deadline = time.monotonic() + args.hours * 3600
         self.is_kept = args.trip is None
         self.versions = None
+        # How many there were before this run, which does not answer for them.
+        self.before = 0 if args.report else len(self.entries())
 
     def late(self):
         return time.monotonic() > self.deadline
@@ -172,7 +174,7 @@ class Book:
               flush=True)
 
     def report(self):
-        """Of all trips ever written down; returns whether all is well."""
+        """Of all trips ever written down; returns whether this run is good."""
         known = self.entries()
         controls = [{'control': 'no tracking', **one} for one in known
                     if one['way'] == 'control']
@@ -182,7 +184,6 @@ class Book:
         stayed = [one for one in rest if one['outcome'] == GOOD and
                   one['fault'] and not one.get('moved')]
         good = moved + stayed
-        wrong = [one for one in known if one['outcome'] in (LOST, FAILED)]
         print(f'{self.bed}: {len(good)} migrations: {len(moved)} moved the '
               f'guest, {len(stayed)} had a fault, and it stayed')
         print('  ' + describe(rest))
@@ -197,7 +198,8 @@ class Book:
                       f'{one["fault"] or one["way"]}: '
                       f'{reason(one)}')
         print(f'  log: {self.path}', flush=True)
-        return bool(good) and not wrong
+        outcomes = {one['outcome'] for one in known[self.before:]}
+        return GOOD in outcomes and not outcomes & {LOST, FAILED}
 
 
 def total(results):
