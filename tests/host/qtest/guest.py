@@ -275,8 +275,14 @@ class DmaTrack:
     def adopt(self, other):
         """Go on where another driver was: its guest has moved here."""
         self.used = other.used
-        if other.outstanding:
+        # With its vCPUs stopped a guest writes nothing; this one may have, when
+        # its memory had been sent, and then the request is not here.
+        if other.outstanding and self.asked() != self.used:
             self.answer()
+
+    def asked(self):
+        """How many requests the ring in this guest's memory has had."""
+        return struct.unpack('<H', self.qemu.read(RING + FRAME + 2, 2))[0]
 
     def _find_registers(self):
         qemu = self.qemu
