@@ -201,7 +201,8 @@ def _check_continued(tap, source, device):
     source.qmp.command('migrate-set-parameters', **{
         'max-bandwidth': 1 << 20, 'downtime-limit': 0})
     source.qmp.command('migrate', uri='exec:cat > /dev/null')
-    source.qmp.event('MIGRATION_PASS')
+    source.qmp.event('MIGRATION', 60,
+                     lambda data: data['status'] == 'active')
     source.qmp.command('stop')
     _mark(device)
     _check_quiet(tap, source, device, 'paused again')
