@@ -149,7 +149,7 @@ static bool read_generation(struct pci_dev *pdev, u16 dvsec, u32 *generation)
 bool dma_track_function_read_generation(struct dma_track_function *fn,
 					u32 *generation)
 {
-	return read_generation(fn->pdev, fn->dvsec, generation);
+	return read_generation(fn->pdev, READ_ONCE(fn->dvsec), generation);
 }
 
 /* --- Counting -------------------------------------------------------------- */
@@ -195,7 +195,7 @@ static bool is_fenced(struct dma_track_function *fn, u32 generation)
 	if (fn->lifted)
 		return generation != fn->lifted_for;
 	/* Not by us: perhaps before we saw it. */
-	if (!fn->dvsec || generation != fn->generation)
+	if (!fn->dvsec || generation != READ_ONCE(fn->generation))
 		return true;
 
 	if (pci_read_config_word(fn->pdev, fn->dvsec + PCI_DMA_QUIESCE_STATUS,
@@ -343,6 +343,7 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 					       u32 generation)
 {
 	struct dma_track_function *fn;
+	int index;
 
 	/* Without an entry the host does not take it for tracked. */
 	fn = kzalloc(sizeof(*fn), GFP_KERNEL);
@@ -357,7 +358,8 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 	dma_track_restore_init(fn);
 
 	mutex_lock(&functions_mutex);
-	fn->index = take_entry();
+	index = take_entry();
+	fn->index = index;
 	kref_get(&fn->kref);
 	list_add_tail_rcu(&fn->node, &functions);
 	mutex_unlock(&functions_mutex);
@@ -368,7 +370,8 @@ static struct dma_track_function *add_function(struct pci_dev *pdev, u16 dvsec,
 		return NULL;
 	}
 
-	if (fn->index < 0)
+	/* As it was: it may be forgotten meanwhile. */
+	if (index < 0)
 		pci_err(pdev, "dma_track: too many functions: not tracked\n");
 	return fn;
 }
@@ -404,7 +407,7 @@ static bool is_unassigned(struct dma_track_function *fn)
 /* It turns out to be assigned. The device lock is held. */
 static void assign(struct dma_track_function *fn, u16 dvsec, u32 generation)
 {
-	fn->dvsec = dvsec;
+	WRITE_ONCE(fn->dvsec, dvsec);
 	WRITE_ONCE(fn->generation, generation);
 }
 
@@ -451,7 +454,7 @@ static void discover(struct pci_dev *pdev)
 	}
 	/* The host may have begun to name one that was not assigned before. */
 	if (fn && (is_unassigned(fn) ||
-		   fn->state == VIRTIO_DMA_TRACK_FUNCTION_NONE)) {
+		   READ_ONCE(fn->state) == VIRTIO_DMA_TRACK_FUNCTION_NONE)) {
 		assign(fn, dvsec, generation);
 		find_out_state(fn);
 	}
@@ -611,7 +614,7 @@ static int track_unassigned(struct pci_dev *pdev)
 	fn = find_function(pdev);
 	if (!fn)
 		fn = add_function(pdev, 0, 0);
-	if (fn && fn->state == VIRTIO_DMA_TRACK_FUNCTION_NONE)
+	if (fn && READ_ONCE(fn->state) == VIRTIO_DMA_TRACK_FUNCTION_NONE)
 		set_untracked(fn, VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY);
 	device_unlock(&pdev->dev);
 	if (fn)
@@ -622,16 +625,17 @@ static int track_unassigned(struct pci_dev *pdev)
 static int rebind(struct dma_track_function *fn)
 {
 	struct device *dev = &fn->pdev->dev;
+	u16 state = READ_ONCE(fn->state);
 	int rc;
 
-	if (fn->state == VIRTIO_DMA_TRACK_FUNCTION_TRACKED)
+	if (state == VIRTIO_DMA_TRACK_FUNCTION_TRACKED)
 		return 0;
-	if (fn->state == VIRTIO_DMA_TRACK_FUNCTION_UNBOUND) {
+	if (state == VIRTIO_DMA_TRACK_FUNCTION_UNBOUND) {
 		rc = device_attach(dev);
 		return min(rc, 0);
 	}
 
-	switch (fn->reason) {
+	switch (READ_ONCE(fn->reason)) {
 	case VIRTIO_DMA_TRACK_REASON_NO_CAPABILITY:
 		return -EOPNOTSUPP;
 	case VIRTIO_DMA_TRACK_REASON_BEHIND_API:
@@ -671,7 +675,7 @@ int dma_track_devices_replaced(struct pci_dev *pdev)
 		return -ENODEV;
 
 	device_lock(&pdev->dev);
-	WRITE_ONCE(fn->generation, fn->generation - 1);
+	WRITE_ONCE(fn->generation, READ_ONCE(fn->generation) - 1);
 	fn->lifted = false;
 	device_unlock(&pdev->dev);
 	dma_track_function_put(fn);

@@ -158,7 +158,7 @@ static void request_queue_answered(struct virtqueue *vq)
 
 	spin_lock_irqsave(&host->vq_lock, flags);
 	while ((request = virtqueue_get_buf(vq, &len))) {
-		request->done = true;
+		WRITE_ONCE(request->done, true);
 		if (request->abandoned)
 			kfree(request);
 	}
@@ -192,7 +192,8 @@ static bool host_is_gone(struct host *host)
 
 static bool host_has_room(struct host *host)
 {
-	return READ_ONCE(host->vq->num_free) >= 2;
+	/* A hint: who finds no room after all waits again. */
+	return data_race(host->vq->num_free) >= 2;
 }
 
 static int request_submit_when_room(struct host *host, struct request *request,
@@ -566,9 +567,9 @@ static void follow_phase(struct host *host,
 		dma_track_table_give_up(table, VIRTIO_DMA_TRACK_LOST_HOOK);
 	dma_track_table_set_logging(table, logging);
 	trace_dma_track_phase(phase, le32_to_cpu(config->phase_seq));
-	host->phase = phase;
+	WRITE_ONCE(host->phase, phase);
 	send_ack(host, le32_to_cpu(config->phase_seq));
-	host->phase_seq = le32_to_cpu(config->phase_seq);
+	WRITE_ONCE(host->phase_seq, le32_to_cpu(config->phase_seq));
 	if (!logging)
 		let_go_of_module(host);
 }
@@ -577,12 +578,13 @@ static void send_reports(struct host *host)
 {
 	unsigned int index;
 
-	for_each_set_bit(index, host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS) {
+	for (index = 0; index < VIRTIO_DMA_TRACK_MAX_FUNCTIONS; index++) {
 		struct request *request;
 		int rc = -ENOMEM;
 
 		/* First: it may change again. */
-		clear_bit(index, host->reports);
+		if (!test_and_clear_bit(index, host->reports))
+			continue;
 		request = request_alloc(VIRTIO_DMA_TRACK_REQ_FUNCTION, 1,
 					sizeof(request->req.function));
 		if (request) {
@@ -836,6 +838,8 @@ static int connect(struct host *host)
 	sync_dirty = virtio_has_feature(vdev, VIRTIO_DMA_TRACK_F_SYNC_DIRTY);
 	dma_track_hooks_set_sync_dirty(sync_dirty);
 
+	/* Reports come in as soon as it is connected. */
+	bitmap_zero(host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
 	rc = publish_and_connect(host);
 	if (rc) {
 		dev_err(&vdev->dev, "the host refuses the planes: %d\n", rc);
@@ -846,7 +850,6 @@ static int connect(struct host *host)
 	 * Functions by name, before their drivers are loaded next; what became
 	 * of functions so far; the phase.
 	 */
-	bitmap_zero(host->reports, VIRTIO_DMA_TRACK_MAX_FUNCTIONS);
 	dma_track_devices_discover();
 	dma_track_devices_report();
 	queue_work(config_wq, &host->work);

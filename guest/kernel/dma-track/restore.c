@@ -436,7 +436,7 @@ static void restore_work(struct work_struct *work)
 		rc = restore(&r);
 		trace_dma_track_restore(fn->sbdf, r.generation,
 					DMA_TRACK_RESTORE_ENDS, rc);
-		fn->restore_ms = ktime_ms_delta(ktime_get(), start);
+		WRITE_ONCE(fn->restore_ms, ktime_ms_delta(ktime_get(), start));
 		if (!r.repeat)
 			WRITE_ONCE(fn->generation, r.generation);
 		announce(&r, rc);

@@ -541,8 +541,10 @@ u64 dma_track_table_nr_pinned(struct dma_track_table *table,
 	while ((section = dma_track_table_next(table, nr))) {
 		const __le64 *bits = section->planes[plane];
 
-		for (i = 0; i < DMA_TRACK_PLANE_WORDS; i++)
-			sum += hweight64(le64_to_cpu(READ_ONCE(bits[i])));
+		for (i = 0; i < DMA_TRACK_PLANE_WORDS; i++) {
+			/* Changed under a lock that is too dear here. */
+			sum += hweight64(le64_to_cpu(data_race(bits[i])));
+		}
 		nr = section->nr + 1;
 	}
 	return sum;
