@@ -51,7 +51,7 @@ def kernels():
 def debug_kernels():
     """Those that tests/lib/setup.sh debug builds: [(name, root)]."""
     return [(name, os.path.join(CACHE, 'kernels', name, 'root'))
-            for name in ('debug-memory',)]
+            for name in ('debug-memory', 'debug-races')]
 
 
 class Kernel:

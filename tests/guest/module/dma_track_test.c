@@ -21,6 +21,8 @@
  *	frame		write an address of memory: its page is mapped and unmapped,
  *			and the log says how the table took it
  *	leak		write anything: memory is lost for ever
+ *	race		write a number: two threads count so far in one variable,
+ *			and do not agree on how
  *
  *	pairs		write a number: map and unmap a page, a list and
  *			coherent memory so often
@@ -1372,14 +1374,54 @@ static int set_frame(const char *text, const struct kernel_param *param)
 	return 0;
 }
 
-/* For those who look for leaks. */
+/* --- Errors made on purpose, for those who look for them -------------------- */
+
 static int set_leak(const char *text, const struct kernel_param *param)
 {
 	/* Nothing refers to it, least of all a variable. */
 	return kmalloc(100, GFP_KERNEL) ? 0 : -ENOMEM;
 }
 
+static unsigned long raced;
+
+static int race_fn(void *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < *(unsigned int *)arg; i++) {
+		raced++;
+		/* Or the compiler adds it all up, and writes once. */
+		barrier();
+	}
+	complete(&thread_done[0]);
+	return 0;
+}
+
+static int set_race(const char *text, const struct kernel_param *param)
+{
+	struct task_struct *task;
+	unsigned int nr;
+	int i, rc;
+
+	rc = kstrtouint(text, 0, &nr);
+	if (rc)
+		return rc;
+
+	init_completion(&thread_done[0]);
+	for (i = 0; i < 2; i++) {
+		task = kthread_run(race_fn, &nr, "dma_track_race");
+		if (IS_ERR(task)) {
+			complete(&thread_done[0]);
+			rc = PTR_ERR(task);
+		}
+	}
+	for (i = 0; i < 2; i++)
+		wait_for_completion(&thread_done[0]);
+	return rc;
+}
+
 static const struct kernel_param_ops leak_ops = { .set = set_leak };
+static const struct kernel_param_ops race_ops = { .set = set_race };
 static const struct kernel_param_ops frame_ops = { .set = set_frame };
 static const struct kernel_param_ops pairs_ops = { .set = set_pairs };
 static const struct kernel_param_ops behind_ops = { .set = set_behind };
@@ -1389,6 +1431,7 @@ static bool run_wanted = true;
 
 module_param_cb(frame, &frame_ops, NULL, 0200);
 module_param_cb(leak, &leak_ops, NULL, 0200);
+module_param_cb(race, &race_ops, NULL, 0200);
 module_param_cb(pairs, &pairs_ops, NULL, 0200);
 module_param_cb(behind, &behind_ops, NULL, 0200);
 module_param_cb(publish, &publish_ops, NULL, 0200);
