@@ -53,6 +53,47 @@ sparse_finds_nothing() {
 	! grep -E "$2/.*(warning|error):" "$copy.log"
 }
 
+# says_why RELEASE TEXT ARGUMENT…: with these for make, the first that the compiler
+# complains of is the reason
+says_why() {
+	! make_module "$1" guest/kernel/dma-track "${@:3}" >/dev/null ||
+		{ echo "it builds"; return 1; }
+	grep -m 1 'error:' "$copy.log" | grep -F "$2" ||
+		{ head -n 5 "$copy.log"; return 1; }
+}
+
+# otherwise NAME LINE…: writes a header that says so; prints its path
+otherwise() {
+	mkdir -p "$copy/otherwise/linux"
+	printf '%s\n' "${@:2}" >"$copy/otherwise/$1"
+	echo "$copy/otherwise/$1"
+}
+
+refuses_others() {
+	local config
+	otherwise linux/version.h '#define LINUX_VERSION_CODE 0x060000' \
+		'#define KERNEL_VERSION(a, b, c) ((a) << 16 | (b) << 8 | (c))' \
+		>/dev/null
+	tap_run "Linux before 6.1 is refused, and it is said why" \
+		says_why "$1" "supports Linux 6.1 and newer" \
+		NOSTDINC_FLAGS="-nostdinc -I$copy/otherwise"
+	tap_run "another architecture is refused, and it is said why" \
+		says_why "$1" "x86-64 only" \
+		KCFLAGS="-include $(otherwise arch.h '#undef CONFIG_X86_64')"
+	for config in DYNAMIC_FTRACE_WITH_DIRECT_CALLS PCI VIRTIO IOMMU_DMA \
+		NEED_DMA_MAP_STATE; do
+		tap_run "a kernel without $config is refused, likewise" \
+			says_why "$1" "CONFIG_$config" \
+			KCFLAGS="-include $(otherwise without.h \
+				"#undef CONFIG_$config" \
+				"#undef CONFIG_${config}_MODULE")"
+	done
+	tap_run "a kernel with DMA_DECLARE_COHERENT is refused, likewise" \
+		says_why "$1" "a device's own memory" \
+		KCFLAGS="-include $(otherwise with.h \
+			'#define CONFIG_DMA_DECLARE_COHERENT 1')"
+}
+
 mapfile -t releases < <(sed 's/#.*//' tests/guest/kernels.txt |
 	awk 'NF { print $1 }')
 for release in "${releases[@]}"; do
@@ -69,5 +110,8 @@ for release in "${releases[@]}"; do
 	[ ! -e "$kernels/$release/root/usr/bin/make" ] || continue
 	tap_run "sparse finds nothing in the guest's module for $release" \
 		sparse_finds_nothing "$release" guest/kernel/dma-track
+	# The same for each: after what is built is of no more use.
+	[ -n "${refused-}" ] || refuses_others "$release"
+	refused=1
 done
 tap_done

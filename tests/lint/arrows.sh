@@ -30,7 +30,8 @@ forbid 'the table knows nobody' \
 		'#include <linux/(ftrace|dma-map-ops)\.h>' \
 		$(in_room ! -name 'hooks.*' ! -name compat.h)
 	forbid 'the kernel version is asked in compat.h only' \
-		'LINUX_VERSION_CODE' $(in_room ! -name compat.h)
+		'LINUX_VERSION_CODE' $(in_room ! -name compat.h \
+			! -name requires.h)
 	forbid 'only host.c speaks virtio' \
 		'#include <linux/virtio(_ring|_config)?\.h>' \
 		$(in_room ! -name 'host.*' ! -name 'main.c')

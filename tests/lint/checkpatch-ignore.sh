@@ -14,8 +14,8 @@ types=(
 	UNCOMMENTED_DEFINITION
 )
 case $1 in
-*/compat.h)
-	# The one place where the kernel's version may be asked, and it is asked
+*/compat.h | */requires.h)
+	# The places where the kernel's version may be asked, and it is asked
 	# with the constant on the right, which checkpatch does not see.
 	types+=(LINUX_VERSION_CODE CONSTANT_COMPARISON) ;;
 */hooks.c | */hook_list.h | */selftest.c)

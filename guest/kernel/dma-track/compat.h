@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What differs between kernel releases. The only place that asks for a version.
+ * What differs between kernel releases. The only place that asks for a version,
+ * but for requires.h, which asks whether it is old enough to be refused.
  *
  * Written for 6.1, 6.12 and 7.2; see kernels.txt in tests/guest. The self-test
  * at load finds out whether a release in between is like one of them.
@@ -15,10 +16,6 @@
 #include <linux/objtool.h>
 #include <linux/scatterlist.h>
 #include <linux/version.h>
-
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
-#error "dma_track supports Linux 6.1 and newer"
-#endif
 
 /*
  * struct page became a physical address in the functions below. The old ones

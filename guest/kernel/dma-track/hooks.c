@@ -42,19 +42,6 @@
 #include "table_frame.h"
 #include "trace.h"
 
-#ifndef CONFIG_X86_64
-#error "dma_track knows how to hook functions on x86-64 only"
-#endif
-#ifndef CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS
-#error "dma_track needs CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS"
-#endif
-#ifndef CONFIG_NEED_DMA_MAP_STATE
-#error "without CONFIG_NEED_DMA_MAP_STATE drivers unmap without an address"
-#endif
-#ifdef CONFIG_DMA_DECLARE_COHERENT
-#error "dma_alloc_*() may return a device's own memory, taken for RAM"
-#endif
-
 /* The functions themselves until they are hooked, then past their entries. */
 #define ORIGINAL(fn) DEFINE_STATIC_CALL(original_##fn, fn);
 FOR_EACH_HOOK(ORIGINAL)
