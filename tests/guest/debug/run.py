@@ -46,7 +46,7 @@ ROOM = f'{RAM_MIB}M,slots=16,maxmem=4G'
 PATIENCE = 4
 KERNELS = {
     'debug-memory': ('api', 'leaks'),
-    'debug-races': ('races',),
+    'debug-races': ('races', 'api'),
 }
 # The pretend device breaks the rules of the DMA API on purpose, and is told so.
 PRETEND = ('api', 'bounce')
