@@ -29,9 +29,9 @@
  *	behind		write a function's address and a way: map for it behind
  *			the DMA API, and undo it
  *
- * Two more PCI drivers are bound by driver_override only: dma_track_failing,
- * whose probe fails after a managed allocation, and dma_track_witness, which
- * says in the log what is asked of it.
+ * Three more PCI drivers are bound by driver_override only: dma_track_failing,
+ * whose probe fails after a managed allocation; dma_track_witness, which says in
+ * the log what is asked of it; and dma_track_lending, which manages DMA itself.
  */
 #include <linux/completion.h>
 #include <linux/device.h>
@@ -1494,6 +1494,17 @@ static struct pci_driver witness_driver = {
 	.err_handler = &witness_handlers,
 };
 
+static int lending_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	return 0;
+}
+
+static struct pci_driver lending_driver = {
+	.name = "dma_track_lending",
+	.probe = lending_probe,
+	.driver_managed_dma = true,
+};
+
 static int pretend_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	if (function)
@@ -1576,14 +1587,19 @@ static int __init test_init(void)
 	rc = pci_register_driver(&witness_driver);
 	if (rc)
 		goto out_unregister_failing;
-	rc = dma_track_test_add_device(dev);
+	rc = pci_register_driver(&lending_driver);
 	if (rc)
 		goto out_unregister_witness;
+	rc = dma_track_test_add_device(dev);
+	if (rc)
+		goto out_unregister_lending;
 
 	if (run_wanted)
 		run_tests();
 	return 0;
 
+out_unregister_lending:
+	pci_unregister_driver(&lending_driver);
 out_unregister_witness:
 	pci_unregister_driver(&witness_driver);
 out_unregister_failing:
@@ -1601,6 +1617,7 @@ static void __exit test_exit(void)
 	dma_track_test_pretend_unfence(0);
 	dma_track_test_pretend_publish(0);
 	dma_track_test_remove_device(dev);
+	pci_unregister_driver(&lending_driver);
 	pci_unregister_driver(&witness_driver);
 	pci_unregister_driver(&failing_driver);
 	let_go_of_device();

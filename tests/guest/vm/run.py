@@ -530,8 +530,19 @@ def failed_probe(tap, machine):
     tap.equal((machine.function()[:2], status['pinned_coherent'],
                status['unknown_unmaps']), (['unbound', '-'], '0', '0'),
               'to the end; without a driver it is unbound')
+    others_map(tap, machine, override)
     agent.run(f'echo > {override} && rmmod dma_track_test')
     machine.drive('bind')
+
+
+def others_map(tap, machine, override):
+    """A driver that lets others map, as vfio-pci does, and says so."""
+    machine.agent.run(f'echo dma_track_lending > {override}')
+    machine.drive('bind', driver='dma_track_lending')
+    tap.equal(machine.function()[:2], ['untracked', 'behind-api'],
+              'a driver that manages DMA itself makes its function untracked')
+    machine.drive('unbind', driver='dma_track_lending')
+    tap.equal(machine.function()[:2], ['unbound', '-'], 'until it is unbound')
 
 
 def removal(tap, machine):
