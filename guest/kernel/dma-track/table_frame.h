@@ -73,28 +73,44 @@ static __always_inline void dma_track_unlock(atomic_t *lock)
 /*
  * Without what a hypervisor may put in between, and lockdep: nothing is taken
  * inside. Xen's paravirtual guests translate DMA addresses, and do not come
- * here.
+ * here. Asked once, before: no flags have to be kept, for which there would be
+ * no register.
  */
 #ifdef CONFIG_X86_64
-#define dma_track_irq_save()		({				\
-	unsigned long saved = native_save_fl();				\
-									\
-	native_irq_disable();						\
-	saved;								\
-})
-#define dma_track_irq_restore(flags)	do {				\
-	if ((flags) & X86_EFLAGS_IF)					\
-		native_irq_enable();					\
-} while (0)
+#define dma_track_irqs_on()		(native_save_fl() & X86_EFLAGS_IF)
+#define dma_track_irq_disable()		native_irq_disable()
+#define dma_track_irq_enable()		native_irq_enable()
 #else
-#define dma_track_irq_save()		({				\
-	unsigned long saved;						\
-									\
-	raw_local_irq_save(saved);					\
-	saved;								\
-})
-#define dma_track_irq_restore(flags)	raw_local_irq_restore(flags)
+#define dma_track_irqs_on()		(!raw_irqs_disabled())
+#define dma_track_irq_disable()		raw_local_irq_disable()
+#define dma_track_irq_enable()		raw_local_irq_enable()
 #endif
+
+/* With interrupts off. Returns false if nothing was done. */
+static __always_inline bool
+dma_track_section_pin(struct dma_track_table *table,
+		      struct dma_track_section *section, unsigned long i)
+{
+	unsigned long word = i / DMA_TRACK_WORD_FRAMES;
+
+	if (unlikely(!dma_track_try_lock(&section->lock[word])))
+		return false;
+	if (unlikely(!dma_track_is_covered(table, section)))
+		goto out_unlock;
+
+	/* Sticky, or about to be. */
+	if (unlikely(section->counts[i] >= DMA_TRACK_MAX_COUNT))
+		goto out_unlock;
+	barrier();
+	++section->counts[i];
+	__set_bit_le(i, section->planes[DMA_TRACK_STREAMING]);
+	dma_track_unlock(&section->lock[word]);
+	return true;
+
+out_unlock:
+	dma_track_unlock(&section->lock[word]);
+	return false;
+}
 
 /**
  * dma_track_table_pin_frame - dma_track_table_pin() of one streaming frame
@@ -108,56 +124,28 @@ dma_track_table_pin_frame(struct dma_track_table *table, u64 gfn)
 {
 	struct dma_track_section *section = dma_track_index_slot(table, gfn);
 	unsigned long i = gfn % DMA_TRACK_SECTION_FRAMES;
-	unsigned long word = i / DMA_TRACK_WORD_FRAMES;
-	unsigned long flags;
+	bool done;
 
 	if (unlikely(!dma_track_section_has(section, gfn)))
 		return false;
+	if (!dma_track_irqs_on())
+		return dma_track_section_pin(table, section, i);
 
-	flags = dma_track_irq_save();
-	if (unlikely(!dma_track_try_lock(&section->lock[word])))
-		goto out_restore;
-	if (unlikely(!dma_track_is_covered(table, section)))
-		goto out_unlock;
-
-	/* Sticky, or about to be. */
-	if (unlikely(section->counts[i] >= DMA_TRACK_MAX_COUNT))
-		goto out_unlock;
-	barrier();
-	++section->counts[i];
-	__set_bit_le(i, section->planes[DMA_TRACK_STREAMING]);
-	dma_track_unlock(&section->lock[word]);
-	dma_track_irq_restore(flags);
-	return true;
-
-out_unlock:
-	dma_track_unlock(&section->lock[word]);
-out_restore:
-	dma_track_irq_restore(flags);
-	return false;
+	dma_track_irq_disable();
+	done = dma_track_section_pin(table, section, i);
+	dma_track_irq_enable();
+	return done;
 }
 
-/**
- * dma_track_table_unpin_frame - dma_track_table_unpin() of one streaming frame
- * @table: the table
- * @gfn: the frame, which was pinned by a mapping
- *
- * Return: false if nothing was done, and dma_track_table_unpin() is needed.
- */
+/* With interrupts off. Returns false if nothing was done. */
 static __always_inline bool
-dma_track_table_unpin_frame(struct dma_track_table *table, u64 gfn)
+dma_track_section_unpin(struct dma_track_table *table,
+			struct dma_track_section *section, unsigned long i)
 {
-	struct dma_track_section *section = dma_track_index_slot(table, gfn);
-	unsigned long i = gfn % DMA_TRACK_SECTION_FRAMES;
 	unsigned long word = i / DMA_TRACK_WORD_FRAMES;
-	unsigned long flags;
 
-	if (unlikely(!dma_track_section_has(section, gfn)))
-		return false;
-
-	flags = dma_track_irq_save();
 	if (unlikely(!dma_track_try_lock(&section->lock[word])))
-		goto out_restore;
+		return false;
 
 	if (unlikely(--section->counts[i])) {
 		barrier();
@@ -183,14 +171,36 @@ dma_track_table_unpin_frame(struct dma_track_table *table, u64 gfn)
 	__clear_bit_le(i, section->planes[DMA_TRACK_STREAMING]);
 out_still_mapped:
 	dma_track_unlock(&section->lock[word]);
-	dma_track_irq_restore(flags);
 	return true;
 
 out_unlock:
 	dma_track_unlock(&section->lock[word]);
-out_restore:
-	dma_track_irq_restore(flags);
 	return false;
+}
+
+/**
+ * dma_track_table_unpin_frame - dma_track_table_unpin() of one streaming frame
+ * @table: the table
+ * @gfn: the frame, which was pinned by a mapping
+ *
+ * Return: false if nothing was done, and dma_track_table_unpin() is needed.
+ */
+static __always_inline bool
+dma_track_table_unpin_frame(struct dma_track_table *table, u64 gfn)
+{
+	struct dma_track_section *section = dma_track_index_slot(table, gfn);
+	unsigned long i = gfn % DMA_TRACK_SECTION_FRAMES;
+	bool done;
+
+	if (unlikely(!dma_track_section_has(section, gfn)))
+		return false;
+	if (!dma_track_irqs_on())
+		return dma_track_section_unpin(table, section, i);
+
+	dma_track_irq_disable();
+	done = dma_track_section_unpin(table, section, i);
+	dma_track_irq_enable();
+	return done;
 }
 
 #endif /* DMA_TRACK_TABLE_FRAME_H */

@@ -89,6 +89,9 @@ static inline void shim_irq_restore(void)
 
 #define raw_local_irq_save(f)		((void)((f) = 0))
 #define raw_local_irq_restore(f)	((void)(f), shim_irq_restore())
+#define raw_irqs_disabled()		false
+#define raw_local_irq_disable()		((void)0)
+#define raw_local_irq_enable()		shim_irq_restore()
 
 /* The kernel's instructions, but where a sanitizer has to see what they do. */
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && \
