@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a map and an unmap cost, in instructions
+ * What a map and an unmap cost, or a synchronisation, in instructions
  *
  * For a guest whose time advances with its instructions (icount): the time
  * stamp counter then tells how many there were, once a loop of known length has
@@ -9,12 +9,18 @@
  *
  *	dma_bench: STATE MILLI
  *
- * STATE is the parameter's value, MILLI thousandths of an instruction a pair.
+ * STATE is the parameter's value, MILLI thousandths of an instruction a pair, or
+ * with syncs=1 a call of dma_sync_single_for_cpu().
  *
  *	base		dma_track is not loaded
  *	untracked	it is, and another device is counted
  *	tracked		the device is counted
  *	logging		and the host logs, so that each unmap dirties
+ *
+ * With syncs=1 the host wants frames dirtied at synchronisation in the last two,
+ * and not in
+ *
+ *	unasked		the device is counted
  */
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
@@ -34,6 +40,8 @@
 
 static char *state = "base";
 module_param(state, charp, 0400);
+static bool syncs;
+module_param(syncs, bool, 0400);
 
 static struct device *dev;
 /* So that the filter is never empty. */
@@ -66,6 +74,20 @@ static int map_and_unmap(int nr)
 	return 0;
 }
 
+static int map_and_sync(int nr)
+{
+	dma_addr_t addr = dma_map_page(dev, page, 0, PAGE_SIZE / 2,
+				       DMA_FROM_DEVICE);
+
+	if (dma_mapping_error(dev, addr))
+		return -EIO;
+	while (nr--)
+		dma_sync_single_for_cpu(dev, addr, PAGE_SIZE / 2,
+					DMA_FROM_DEVICE);
+	dma_unmap_page(dev, addr, PAGE_SIZE / 2, DMA_FROM_DEVICE);
+	return 0;
+}
+
 static int measure(void)
 {
 	unsigned long flags;
@@ -75,7 +97,7 @@ static int measure(void)
 	local_irq_save(flags);
 	known = known_ticks();
 	start = rdtsc_ordered();
-	rc = map_and_unmap(NR_PAIRS);
+	rc = syncs ? map_and_sync(NR_PAIRS) : map_and_unmap(NR_PAIRS);
 	ticks = rdtsc_ordered() - start;
 	local_irq_restore(flags);
 	if (rc)
@@ -106,11 +128,13 @@ static int enter_state(void)
 	rc = CALL(dma_track_test_add_device, other);
 	if (rc || !strcmp(state, "untracked"))
 		return rc;
-	if (strcmp(state, "tracked") && strcmp(state, "logging"))
+	if (strcmp(state, "tracked") && strcmp(state, "logging") &&
+	    strcmp(state, "unasked"))
 		return -EINVAL;
 
 	/* As dma_track does it for a device that is being bound. */
-	if (DMA_TRACK_UNMAPS_ARE_SKIPPED)
+	if (DMA_TRACK_UNMAPS_ARE_SKIPPED ||
+	    (syncs && strcmp(state, "unasked")))
 		dma_reset_need_sync(dev);
 	rc = CALL(dma_track_test_add_device, dev);
 	if (!rc && !strcmp(state, "logging"))

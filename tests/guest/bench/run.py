@@ -4,7 +4,8 @@
 
     run.py [--kernel RELEASE] [PART...]
 
-pairs    instructions of a map and an unmap, in a guest of each kernel
+pairs    instructions of a map and an unmap, in a guest of each kernel, and of a
+         synchronisation
 native   nanoseconds of the table on this machine, memory per GiB
 packets  packets of igbvf per instruction, with the module and without
 
@@ -34,7 +35,11 @@ OUT = os.path.join(paths.BUILD, 'bench')
 UNIT = os.path.join(HERE, '..', 'unit')
 MODULE = os.path.join(paths.ROOT, 'guest', 'kernel', 'dma-track')
 
-STATES = ('base', 'untracked', 'tracked', 'logging')
+# What is counted when. What a device was once told to do, it does to the end.
+STEPS = [('insn', 'base'), ('sync', 'base'),
+         ('insn', 'untracked'), ('sync', 'untracked'),
+         ('insn', 'tracked'), ('insn', 'logging'),
+         ('sync', 'unasked'), ('sync', 'tracked'), ('sync', 'logging')]
 ROOMS = {'dma_track': 'guest/kernel/dma-track',
          'dma_bench': 'tests/guest/bench'}
 # One instruction is one nanosecond of the guest's time.
@@ -65,23 +70,29 @@ def pairs(kernel, directory):
     result = {}
     with guest.Guest(directory, 'pairs', ICOUNT, [], programs=built,
                      kernel=kernel) as machine:
-        for state in STATES:
-            if state == 'untracked':
+        for what, state in STEPS:
+            if (what, state) == ('insn', 'untracked'):
                 machine.agent.run('insmod /bin/dma_track.ko', 120)
-            log = machine.agent.run(
-                f'dmesg -c > /dev/null; insmod /bin/dma_bench.ko state={state}'
-                ' && rmmod dma_bench && dmesg | sed -n "s/.*dma_bench: //p"',
-                120)
-            runs = [int(line.split()[1]) / 1000 for line in log.splitlines()
-                    if line.split()[0] == state]
-            if len(runs) < 5:
-                sys.exit(f'{kernel.release} {state}: {log}')
-            result['insn_' + state] = round(statistics.median(runs), 2)
+            result[f'{what}_{state}'] = instructions(machine, what, state)
     for state, most in (('untracked', 30), ('tracked', 110),
                         ('logging', 150)):
         judge(f'{kernel.release}: instructions added, {state}',
               result['insn_' + state] - result['insn_base'], most)
     return result
+
+
+def instructions(machine, what, state):
+    """The median, of a pair or a synchronisation."""
+    syncs = int(what == 'sync')
+    log = machine.agent.run(
+        'dmesg -c > /dev/null; '
+        f'insmod /bin/dma_bench.ko state={state} syncs={syncs} && '
+        'rmmod dma_bench && dmesg | sed -n "s/.*dma_bench: //p"', 120)
+    runs = [int(line.split()[1]) / 1000 for line in log.splitlines()
+            if line.split()[0] == state]
+    if len(runs) < 5:
+        sys.exit(f'{machine.kernel.release} {state}: {log}')
+    return round(statistics.median(runs), 2)
 
 
 # --- Nanoseconds and bytes --------------------------------------------------
