@@ -2,8 +2,8 @@
  * PCI functions that the kernel cannot migrate and whose DMA the guest tracks:
  * what the files that deal with them share
  *
- * dma-track.c has the function's life: fence, reset, state. dma-quiesce.c knows
- * the ways to make it quiet.
+ * dma-track.c has the function's life: fence and reset. dma-quiesce.c knows the
+ * ways to make it quiet; dma-track-state.c what of it is in the stream.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -99,11 +99,20 @@ bool vfio_dma_track_read_word(VFIODMATrack *t, uint32_t addr, uint16_t *val,
 bool vfio_dma_track_write_word(VFIODMATrack *t, uint32_t addr, uint16_t val,
                                Error **errp);
 
+/* COMMAND as the hardware has it. All ones, nobody answered, is an error. */
+bool vfio_dma_track_read_command(VFIODMATrack *t, uint16_t *command,
+                                 Error **errp);
+/* COMMAND as the guest sees it. */
+uint16_t vfio_dma_track_guest_command(VFIODMATrack *t);
+
 /*
  * Take bus master and INTx from the hardware and see that it has let go. The
  * function stays held if that fails. Idempotent.
  */
 bool vfio_dma_track_hold(VFIODMATrack *t, Error **errp);
+
+/* Hold it until the guest has its driver stopped. It counts as harmless. */
+bool vfio_dma_track_fence(VFIODMATrack *t, Error **errp);
 
 /* Does the hardware say that bus master is off? @step is for the message. */
 bool vfio_dma_track_check_bus_master(VFIODMATrack *t, const char *step,
@@ -122,8 +131,16 @@ void vfio_dma_track_begin_reset(VFIODMATrack *t);
  * the next one.
  */
 bool vfio_dma_track_wait_reset(VFIODMATrack *t, int64_t limit, Error **errp);
+/* The same with a limit that is right for any function that is there. */
+bool vfio_dma_track_wait_reset_now(VFIODMATrack *t, Error **errp);
 /* Was the last reset successful? */
 bool vfio_dma_track_check_reset(VFIODMATrack *t, Error **errp);
+
+/* --- dma-track-state.c ------------------------------------------------- */
+
+/* Section "vfio-dma-track" of the stream. */
+void vfio_dma_track_register_state(VFIODMATrack *t);
+void vfio_dma_track_unregister_state(VFIODMATrack *t);
 
 /* --- dma-quiesce.c ----------------------------------------------------- */
 
