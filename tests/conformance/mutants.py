@@ -32,6 +32,7 @@ from tapwriter import Tap  # noqa: E402
 DEVICE = 'hw/virtio/virtio-dma-track.c'
 SHARED = 'hw/virtio/virtio-dma-track-sections.c'
 CORE = 'migration/dma-track.c'
+VETO = 'migration/dma-track-veto.c'
 RAM = 'migration/ram.c'
 QUIESCE = 'hw/pci/dma-quiesce.c'
 FLUSHED = 'hw/misc/dma-test.c'
@@ -137,10 +138,10 @@ MUTANTS = (
     ('DT-DEV-40', CORE, 'DMA_TRACK_PROVIDER_GET_CLASS(p)->stop(p);', ''),
     ('DT-DEV-41', CORE, 'error_setg(&err, "%s was unplugged during migration",'
      ' label);\n    dma_track_fail(err);', '(void)err;'),
-    ('DT-DEV-42', CORE, 'reasons = dma_track_refusals();\n    if (!reasons) {',
-     'if (1) {'),
+    ('DT-DEV-42', CORE, 'return dma_track_check_refusals(errp);',
+     'return true;'),
     ('DT-DEV-43', CORE, 'if (!dma_track_check_veto(errp)) {', 'if (0) {'),
-    ('DT-DEV-44', CORE, 'if (migrate_postcopy_ram()) {', 'if (0) {'),
+    ('DT-DEV-44', VETO, 'if (migrate_postcopy_ram()) {', 'if (0) {'),
     ('DT-DEV-45', DEVICE, 's->reset_seq++;\n    return true;',
      'return true;'),
     ('DT-DEV-46', SHARED, 'if (section <= previous ||', 'if ('),

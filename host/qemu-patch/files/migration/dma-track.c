@@ -6,37 +6,22 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/clone-visitor.h"
-#include "qapi/qapi-commands-dma-track.h"
-#include "qapi/qapi-events-dma-track.h"
 #include "qapi/qapi-visit-dma-track.h"
 #include "qapi/util.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "exec/target_page.h"
-#include "hw/core/boards.h"
 #include "hw/pci/dma-quiesce.h"
 #include "hw/pci/pci_bus.h"
 #include "hw/pci/pci_device.h"
-#include "migration/dma-track.h"
 #include "migration/misc.h"
-#include "monitor/hmp.h"
-#include "monitor/monitor.h"
-#include "system/address-spaces.h"
 #include "system/runstate.h"
-#include "standard-headers/linux/virtio_dma_track.h"
+#include "dma-track-internal.h"
 #include "migration.h"
 #include "options.h"
 #include "trace.h"
-
-/*
- * How often we look whether the guest can be migrated, in ms: much that it
- * depends on changes without a word, such as the lost word and parameters.
- */
-#define DMA_TRACK_LOOK_MS 1000
 
 /*
  * Everything is protected by the BQL, except @active and @failed_set, which
@@ -67,11 +52,6 @@ static struct {
 
     DMATrackMigrationInfo last;
     bool last_valid;
-
-    /* Fires DMA_TRACK_LOOK_MS after the last look; NULL without functions. */
-    QEMUTimer *look_timer;
-    /* The reasons that the last event told of, or NULL if there was none. */
-    char *told;
 
     NotifierWithReturn migration_notifier;
     VMChangeStateEntry *vm_change;
@@ -109,6 +89,16 @@ char *dma_track_function_label(const DMATrackFunction *fn)
 
     return g_strdup_printf("%s (guest %02x:%02x.%x)", fn->name,
                            PCI_BUS_NUM(sbdf), PCI_SLOT(sbdf), PCI_FUNC(sbdf));
+}
+
+DMATrackProvider *dma_track_provider(void)
+{
+    return dma_track.provider;
+}
+
+DMATrackFunction *dma_track_bystander_first(void)
+{
+    return QTAILQ_FIRST(&dma_track.bystanders);
 }
 
 DMATrackFunction *dma_track_function_first(void)
@@ -266,20 +256,13 @@ static int dma_track_migration_event(NotifierWithReturn *notify,
     return 0;
 }
 
-static void dma_track_look_timer(void *opaque);
-
 /* Of a function that nobody has looked at yet. */
 static void dma_track_function_init(DMATrackFunction *fn)
 {
     fn->tracker = DMA_TRACKER_NOBODY;
     fn->since = g_get_real_time() / G_USEC_PER_SEC;
     fn->restored = DMA_TRACK_RESTORED_NONE;
-    if (!dma_track.look_timer) {
-        dma_track.look_timer = timer_new_ms(QEMU_CLOCK_REALTIME,
-                                            dma_track_look_timer, NULL);
-        timer_mod(dma_track.look_timer,
-                  qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + DMA_TRACK_LOOK_MS);
-    }
+    dma_track_begin_looking();
 }
 
 /* One function fewer: the last one needs no looking at. */
@@ -290,10 +273,7 @@ static void dma_track_function_gone(void)
         dma_track_changed();
         return;
     }
-    timer_free(dma_track.look_timer);
-    dma_track.look_timer = NULL;
-    g_free(dma_track.told);
-    dma_track.told = NULL;
+    dma_track_end_looking();
 }
 
 void dma_track_function_register(DMATrackFunction *fn)
@@ -390,7 +370,7 @@ static const DMATrackFunctionOps dma_track_emulated_ops = {
     .resume = dma_track_emulated_resume,
 };
 
-static bool dma_track_function_is_emulated(const DMATrackFunction *fn)
+bool dma_track_function_is_emulated(const DMATrackFunction *fn)
 {
     return !fn->ops || fn->ops == &dma_track_emulated_ops;
 }
@@ -436,7 +416,7 @@ void dma_track_unregister_emulated(PCIDevice *pdev)
             return;
         }
     }
-    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
+    DMA_TRACK_FOREACH_BYSTANDER(fn) {
         if (fn->pdev == pdev && dma_track_function_is_emulated(fn)) {
             dma_track_bystander_unregister(fn);
             g_free((char *)fn->name);
@@ -546,134 +526,7 @@ bool dma_track_given_up(void)
 
 /* --- Migration -------------------------------------------------------- */
 
-/* Could a migration begin now, as far as @fn is concerned? */
-static bool dma_track_check_function(DMATrackFunction *fn, Error **errp)
-{
-    DMATrackProvider *p = dma_track.provider;
-
-    /* A virtual function that is not enabled is not there. */
-    if (fn->tracked_by == DMA_TRACKED_BY_EXTERNAL || !fn->pdev->enabled) {
-        return true;
-    }
-    if (pci_device_iommu_address_space(fn->pdev) != &address_space_memory) {
-        error_setg(errp, "it is behind an IOMMU of the guest, which is not "
-                   "supported; give the guest none");
-        return false;
-    }
-    if (p) {
-        return DMA_TRACK_PROVIDER_GET_CLASS(p)->check_function(p, fn, errp);
-    }
-    if (dma_track_function_is_emulated(fn)) {
-        return true;
-    }
-    if (fn->untracked_error) {
-        error_setg(errp, "there is no virtio-dma-track device, and %s",
-                   error_get_pretty(fn->untracked_error));
-    } else {
-        error_setg(errp, "there is no virtio-dma-track device");
-    }
-    return false;
-}
-
-/*
- * Who tracks @fn now? If it is nobody, and a migration could not begin because
- * of that, @errp says why.
- */
-static DMATracker dma_track_function_look(DMATrackFunction *fn, Error **errp)
-{
-    DMATracker tracker = DMA_TRACKER_NOBODY;
-    bool ok;
-
-    if (fn->tracked_by == DMA_TRACKED_BY_DEVICE) {
-        ok = !fn->ops || !fn->ops->check || fn->ops->check(fn, errp);
-    } else {
-        ok = dma_track_check_function(fn, errp);
-    }
-    if (ok) {
-        switch (fn->tracked_by) {
-        case DMA_TRACKED_BY_DEVICE:
-            tracker = DMA_TRACKER_DEVICE;
-            break;
-        case DMA_TRACKED_BY_EXTERNAL:
-            tracker = DMA_TRACKER_EXTERNAL;
-            break;
-        default:
-            /* An emulated one is let through without a provider. */
-            tracker = dma_track.provider ? DMA_TRACKER_GUEST
-                                         : DMA_TRACKER_NOBODY;
-            break;
-        }
-    }
-    if (tracker != fn->tracker) {
-        fn->tracker = tracker;
-        fn->since = g_get_real_time() / G_USEC_PER_SEC;
-    }
-    return tracker;
-}
-
-/*
- * The veto, without what depends on the kind of migration. Returns one text for
- * each reason, or NULL.
- */
-static strList *dma_track_veto(void)
-{
-    DMATrackProvider *p = dma_track.provider;
-    strList *reasons = NULL;
-    strList **tail = &reasons;
-    bool guest_tracked = false;
-    DMATrackFunction *fn;
-
-    DMA_TRACK_FOREACH_FUNCTION(fn) {
-        g_autofree char *label = NULL;
-        Error *err = NULL;
-
-        guest_tracked |= fn->tracked_by == DMA_TRACKED_BY_GUEST;
-        dma_track_function_look(fn, &err);
-        if (!err) {
-            continue;
-        }
-        label = dma_track_function_label(fn);
-        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: %s", label,
-                                               error_get_pretty(err)));
-        error_free(err);
-    }
-    if (p && guest_tracked) {
-        Error *err = NULL;
-
-        if (!DMA_TRACK_PROVIDER_GET_CLASS(p)->check(p, &err)) {
-            QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
-            error_free(err);
-        }
-    }
-    return reasons;
-}
-
-/* All of @reasons as one text, which is empty if there is none. */
-static char *dma_track_join(const strList *reasons)
-{
-    GString *text = g_string_new(NULL);
-
-    for (; reasons; reasons = reasons->next) {
-        g_string_append_printf(text, "%s%s", text->len ? "; " : "",
-                               reasons->value);
-    }
-    return g_string_free(text, false);
-}
-
-static bool dma_track_check_veto(Error **errp)
-{
-    g_autoptr(strList) reasons = dma_track_veto();
-    g_autofree char *text = dma_track_join(reasons);
-
-    if (!reasons) {
-        return true;
-    }
-    error_setg(errp, "%s", text);
-    return false;
-}
-
-/* Do the planes matter? Not if nobody uses them. */
-static bool dma_track_wanted(void)
+bool dma_track_wanted(void)
 {
     DMATrackFunction *fn;
 
@@ -688,181 +541,10 @@ static bool dma_track_wanted(void)
     return false;
 }
 
-/* What is refused, whatever the guest does, or NULL. */
-static const char *dma_track_unsupported(void)
-{
-    if (runstate_check(RUN_STATE_SAVE_VM)) {
-        return "a VM snapshot";
-    }
-    if (migrate_background_snapshot()) {
-        return "a background snapshot";
-    }
-    if (migrate_postcopy_ram()) {
-        return "postcopy";
-    }
-    if (migrate_colo()) {
-        return "COLO";
-    }
-    if (current_machine->cgs) {
-        return "a confidential guest";
-    }
-    return NULL;
-}
-
-bool dma_track_check_rdma(Error **errp)
-{
-    DMATrackFunction *fn = dma_track_function_first();
-    g_autofree char *label = NULL;
-
-    if (!fn) {
-        return true;
-    }
-    label = dma_track_function_label(fn);
-    error_setg(errp, "%s: RDMA is not supported with functions whose DMA QEMU "
-               "cannot see", label);
-    return false;
-}
-
-/* Is more pinned now than the provider allows? Not of a VM that is stopped. */
-static bool dma_track_check_max_pinned(Error **errp)
-{
-    DMATrackProvider *p = dma_track.provider;
-    uint64_t streaming, coherent, max;
-
-    if (!dma_track_wanted() || !runstate_is_running()) {
-        return true;
-    }
-    max = DMA_TRACK_PROVIDER_GET_CLASS(p)->max_pinned(p);
-    if (!max || DMA_TRACK_PROVIDER_GET_CLASS(p)->count_pinned(p, &streaming,
-                                                              &coherent) <=
-                max >> VIRTIO_DMA_TRACK_FRAME_SHIFT) {
-        return true;
-    }
-    /* Not how much: the reason is the same as long as it is too much. */
-    error_setg(errp, "the guest's devices hold more memory pinned than "
-               "max-pinned allows, which is %" PRIu64 " bytes", max);
-    return false;
-}
-
-/* Why a migration would be refused on account of functions: one text each. */
-static strList *dma_track_refusals(void)
-{
-    DMATrackFunction *fn = dma_track_function_first();
-    const char *unsupported = dma_track_unsupported();
-    g_autofree char *label = NULL;
-    strList *reasons = NULL;
-    strList **tail = &reasons;
-    Error *err = NULL;
-
-    if (!fn || migrate_mode_is_cpr()) {
-        return NULL;
-    }
-    label = dma_track_function_label(fn);
-    if (runstate_check(RUN_STATE_SUSPENDED)) {
-        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: the guest is suspended: it "
-                                               "wakes up without logging what "
-                                               "its devices write", label));
-    }
-    if (unsupported) {
-        QAPI_LIST_APPEND(tail, g_strdup_printf("%s: %s is not supported with "
-                                               "functions whose DMA QEMU "
-                                               "cannot see", label,
-                                               unsupported));
-    }
-    *tail = dma_track_veto();
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    if (!dma_track_check_max_pinned(&err)) {
-        QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
-        error_free(err);
-    }
-    return reasons;
-}
-
 bool dma_track_save_prepare(Error **errp)
 {
-    g_autoptr(strList) reasons = NULL;
-    g_autofree char *text = NULL;
-
     dma_track_forget_failed();
-    reasons = dma_track_refusals();
-    if (!reasons) {
-        return true;
-    }
-    text = dma_track_join(reasons);
-    error_setg(errp, "%s", text);
-    return false;
-}
-
-/*
- * Why migrate would be refused now: on account of functions, and of all else
- * that does not depend on its URI. A text that two have is told once.
- */
-static strList *dma_track_reasons(void)
-{
-    strList *reasons = dma_track_refusals();
-    strList **tail = &reasons;
-    DMATrackFunction *fn;
-
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    migration_list_refusals(tail);
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
-        const strList *reason;
-        Error *err = NULL;
-
-        dma_track_function_look(fn, &err);
-        /* CPR moves no memory: blockers do not count for it. */
-        if (!err || migrate_mode_is_cpr()) {
-            error_free(err);
-            continue;
-        }
-        for (reason = reasons; reason; reason = reason->next) {
-            if (!strcmp(reason->value, error_get_pretty(err))) {
-                break;
-            }
-        }
-        if (!reason) {
-            QAPI_LIST_APPEND(tail, g_strdup(error_get_pretty(err)));
-        }
-        error_free(err);
-    }
-    return reasons;
-}
-
-/* Tell management what has changed. A migration that runs tells by itself. */
-static void dma_track_look_timer(void *opaque)
-{
-    g_autoptr(strList) reasons = NULL;
-    g_autofree char *text = NULL;
-
-    timer_mod(dma_track.look_timer,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + DMA_TRACK_LOOK_MS);
-    if (migration_is_running() || runstate_check(RUN_STATE_INMIGRATE)) {
-        return;
-    }
-
-    reasons = dma_track_reasons();
-    text = dma_track_join(reasons);
-    if (dma_track.told && !strcmp(text, dma_track.told)) {
-        return;
-    }
-    g_free(dma_track.told);
-    dma_track.told = g_steal_pointer(&text);
-    trace_dma_track_changed(dma_track.told);
-    qapi_event_send_dma_track_changed(!reasons, reasons);
-}
-
-void dma_track_changed(void)
-{
-    if (dma_track.look_timer) {
-        timer_mod(dma_track.look_timer, 0);
-    }
+    return dma_track_check_refusals(errp);
 }
 
 /*
@@ -1177,214 +859,7 @@ void dma_track_account_final(uint64_t pinned, uint64_t coherent,
     trace_dma_track_account_final(pinned, coherent, deferred, bytes);
 }
 
-/* --- Monitor ---------------------------------------------------------- */
-
-static DMATrackFunctionInfo *dma_track_query_function(DMATrackFunction *fn)
+const DMATrackMigrationInfo *dma_track_last_migration(void)
 {
-    DMATrackFunctionInfo *info = g_new0(DMATrackFunctionInfo, 1);
-    DMAQuiesceStepInfoList *step;
-    Error *err = NULL;
-
-    info->name = g_strdup(fn->name);
-    info->id = g_strdup(DEVICE(fn->pdev)->id);
-    info->qom_path = object_get_canonical_path(OBJECT(fn->pdev));
-    info->sbdf = dma_track_function_sbdf(fn);
-    info->policy = fn->tracked_by;
-    info->tracked_by = dma_track_function_look(fn, &err);
-    info->since = fn->since;
-    info->tracked = !err;
-    if (err) {
-        info->reason = g_strdup(error_get_pretty(err));
-        error_free(err);
-    }
-    info->fenced = fn->fenced;
-    info->generation = fn->generation;
-    info->restored = fn->restored;
-    if (fn->ops && fn->ops->methods) {
-        info->quiesce = fn->ops->methods(fn);
-    }
-    for (step = fn->steps; step; step = step->next) {
-        QAPI_LIST_PREPEND(info->last_quiesce,
-                          QAPI_CLONE(DMAQuiesceStepInfo, step->value));
-    }
-    return info;
-}
-
-static DMATrackTotals *
-dma_track_query_totals(const DMATrackFunctionInfoList *functions)
-{
-    DMATrackTotals *totals = g_new0(DMATrackTotals, 1);
-    DMATrackProvider *p = dma_track.provider;
-
-    for (; functions; functions = functions->next) {
-        switch (functions->value->tracked_by) {
-        case DMA_TRACKER_GUEST:
-            totals->guest++;
-            break;
-        case DMA_TRACKER_DEVICE:
-            totals->device++;
-            break;
-        case DMA_TRACKER_EXTERNAL:
-            totals->external++;
-            break;
-        default:
-            totals->nobody++;
-            break;
-        }
-    }
-    if (p) {
-        totals->pinned_frames = DMA_TRACK_PROVIDER_GET_CLASS(p)->count_pinned(
-            p, &totals->streaming_frames, &totals->coherent_frames);
-    }
-    return totals;
-}
-
-static DMATrackFloor *dma_track_query_floor(const DMATrackTotals *totals)
-{
-    DMATrackFloor *floor = g_new0(DMATrackFloor, 1);
-
-    floor->bytes = totals->pinned_frames << VIRTIO_DMA_TRACK_FRAME_SHIFT;
-    floor->bandwidth = migrate_avail_switchover_bandwidth() ?:
-                       migrate_max_bandwidth();
-    floor->has_bandwidth = floor->bandwidth != 0;
-    floor->has_downtime = floor->has_bandwidth;
-    if (floor->has_downtime) {
-        floor->downtime = floor->bytes * 1000 / floor->bandwidth;
-    }
-    floor->downtime_limit = migrate_downtime_limit();
-    if (migration_is_running()) {
-        floor->has_expected_downtime = true;
-        floor->expected_downtime =
-            migration_downtime_calc_expected(migrate_get_current());
-    }
-    return floor;
-}
-
-DMATrackInfo *qmp_query_dma_track(Error **errp)
-{
-    DMATrackInfo *info = g_new0(DMATrackInfo, 1);
-    DMATrackFunctionInfoList **tail = &info->functions;
-    DMATrackProvider *p = dma_track.provider;
-    DMATrackFunction *fn;
-
-    info->reasons = dma_track_reasons();
-    info->migratable = !info->reasons;
-    if (p) {
-        info->provider = DMA_TRACK_PROVIDER_GET_CLASS(p)->query(p);
-    }
-    DMA_TRACK_FOREACH_FUNCTION(fn) {
-        QAPI_LIST_APPEND(tail, dma_track_query_function(fn));
-    }
-    QTAILQ_FOREACH(fn, &dma_track.bystanders, next) {
-        QAPI_LIST_APPEND(tail, dma_track_query_function(fn));
-    }
-    info->totals = dma_track_query_totals(info->functions);
-    if (p) {
-        info->pinned_floor = dma_track_query_floor(info->totals);
-    }
-    if (dma_track.last_valid) {
-        info->last_migration = g_memdup2(&dma_track.last,
-                                         sizeof(dma_track.last));
-    }
-    return info;
-}
-
-static void hmp_info_dma_track_quiesce(Monitor *mon, DMATrackFunctionInfo *fn)
-{
-    DMAQuiesceStepInfoList *step;
-    DMAQuiesceList *method;
-
-    if (fn->quiesce) {
-        monitor_printf(mon, "  made quiet by:");
-        for (method = fn->quiesce; method; method = method->next) {
-            monitor_printf(mon, " %s", DMAQuiesce_str(method->value));
-        }
-        monitor_printf(mon, "\n");
-    }
-    for (step = fn->last_quiesce; step; step = step->next) {
-        monitor_printf(mon, "  last time: %s, %" PRIu64 " us: %s\n",
-                       DMAQuiesce_str(step->value->method),
-                       step->value->duration_us,
-                       step->value->error ?: "ok");
-    }
-}
-
-static void hmp_info_dma_track_function(Monitor *mon, DMATrackFunctionInfo *fn)
-{
-    g_autoptr(GDateTime) since = g_date_time_new_from_unix_utc(fn->since);
-    g_autofree char *when = g_date_time_format(since, "%F %T");
-
-    monitor_printf(mon, "%s: %02x:%02x.%x, tracked by %s since %s UTC, %s%s%s, "
-                   "generation %" PRIu32 ", driver restored: %s\n", fn->name,
-                   PCI_BUS_NUM(fn->sbdf), PCI_SLOT(fn->sbdf),
-                   PCI_FUNC(fn->sbdf), DMATracker_str(fn->tracked_by), when,
-                   fn->tracked ? "ready" : "not ready: ",
-                   fn->tracked ? "" : fn->reason,
-                   fn->fenced ? ", fenced" : "", fn->generation,
-                   DMATrackRestored_str(fn->restored));
-    hmp_info_dma_track_quiesce(mon, fn);
-}
-
-static void hmp_info_dma_track_totals(Monitor *mon, const DMATrackInfo *info)
-{
-    const DMATrackTotals *totals = info->totals;
-    const DMATrackFloor *floor = info->pinned_floor;
-
-    monitor_printf(mon, "functions tracked by: guest %" PRIu32 ", device %"
-                   PRIu32 ", external %" PRIu32 ", nobody %" PRIu32 "\n",
-                   totals->guest, totals->device, totals->external,
-                   totals->nobody);
-    if (!floor) {
-        return;
-    }
-    monitor_printf(mon, "pinned now: %" PRIu64 " frames, %" PRIu64
-                   " of them streaming, %" PRIu64 " coherent, %" PRIu64
-                   " bytes\n", totals->pinned_frames, totals->streaming_frames,
-                   totals->coherent_frames, floor->bytes);
-    if (floor->has_downtime) {
-        monitor_printf(mon, "  at least %" PRIu64 " ms of downtime at %" PRIu64
-                       " bytes/s; the limit is %" PRIu64 " ms\n",
-                       floor->downtime, floor->bandwidth,
-                       floor->downtime_limit);
-    }
-    if (floor->has_expected_downtime) {
-        monitor_printf(mon, "  expected downtime: %" PRId64 " ms\n",
-                       floor->expected_downtime);
-    }
-}
-
-void hmp_info_dma_track(Monitor *mon, const QDict *qdict)
-{
-    g_autoptr(DMATrackInfo) info = qmp_query_dma_track(NULL);
-    DMATrackProviderInfo *p = info->provider;
-    DMATrackMigrationInfo *last = info->last_migration;
-    DMATrackFunctionInfoList *fn;
-    strList *reason;
-
-    monitor_printf(mon, "migratable: %s\n", info->migratable ? "yes" : "no");
-    for (reason = info->reasons; reason; reason = reason->next) {
-        monitor_printf(mon, "  %s\n", reason->value);
-    }
-    if (p) {
-        monitor_printf(mon, "virtio-dma-track: %s, phase %s%s, %" PRIu32
-                       " sections\n", p->ready ? "ready" : "no driver",
-                       DMATrackPhase_str(p->phase),
-                       p->acknowledged ? "" : " (not acknowledged)",
-                       p->sections);
-        monitor_printf(mon, "  %" PRIu64 " maps, %" PRIu64 " unmaps, %" PRIu64
-                       " dirtied, %" PRIu64 " saturated, %" PRIu64
-                       " unknown unmaps, %" PRIu64 " undirtied\n", p->maps,
-                       p->unmaps, p->dirtied, p->saturated, p->unknown_unmaps,
-                       p->undirtied);
-    }
-    for (fn = info->functions; fn; fn = fn->next) {
-        hmp_info_dma_track_function(mon, fn->value);
-    }
-    hmp_info_dma_track_totals(mon, info);
-    if (last) {
-        monitor_printf(mon, "last pass: %" PRIu64 " frames pinned, %" PRIu64
-                       " of them coherent, %" PRIu64 " deferred, %" PRIu64
-                       " bytes\n", last->pinned_frames, last->coherent_frames,
-                       last->deferred_frames, last->final_pass_bytes);
-    }
+    return dma_track.last_valid ? &dma_track.last : NULL;
 }
