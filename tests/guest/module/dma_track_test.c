@@ -17,7 +17,11 @@
  *			replaced it, and to be about to tell
  *	unfence		write an error number, negative: the host is taken to
  *			answer this to UNFENCE; 0 asks the host
- *	publish		the same for its answer to memory that is added
+ *	recovery	write a function's address and what its driver is to
+ *			offer for a restore: all that it has, reset (not the
+ *			recovery from errors), or none
+ *	publish		the same as unfence for its answer to memory that is
+ *			added
  *	frame		write an address of memory: its page is mapped and unmapped,
  *			and the log says how the table took it
  *	leak		write anything: memory is lost for ever
@@ -1112,20 +1116,74 @@ static void run_tests(void)
 
 /* --- A tool ---------------------------------------------------------------- */
 
-static int set_replace(const char *text, const struct kernel_param *param)
+/* Returns the function whose address @text begins with, held, or NULL. */
+static struct pci_dev *get_function(const char *text)
 {
 	unsigned int segment, bus, slot, number;
-	struct pci_dev *pdev;
-	int rc;
 
 	if (sscanf(text, "%x:%x:%x.%x", &segment, &bus, &slot, &number) != 4)
-		return -EINVAL;
-
-	pdev = pci_get_domain_bus_and_slot(segment, bus,
+		return NULL;
+	return pci_get_domain_bus_and_slot(segment, bus,
 					   PCI_DEVFN(slot, number));
+}
+
+static int set_replace(const char *text, const struct kernel_param *param)
+{
+	struct pci_dev *pdev = get_function(text);
+	int rc;
+
 	if (!pdev)
 		return -ENODEV;
 	rc = dma_track_test_replace(pdev);
+	pci_dev_put(pdev);
+	return rc;
+}
+
+/* The driver that does not offer all that it has, and what it has. */
+static struct pci_driver *limited_driver;
+static const struct pci_error_handlers *all_handlers;
+static struct pci_error_handlers some_handlers;
+
+static void lift_limit(void)
+{
+	if (!limited_driver)
+		return;
+	limited_driver->err_handler = all_handlers;
+	module_put(limited_driver->driver.owner);
+	limited_driver = NULL;
+}
+
+/* The device lock is held. */
+static int limit_driver(struct pci_driver *driver, const char *offer)
+{
+	lift_limit();
+	if (sysfs_streq(offer, "all"))
+		return 0;
+	if (!driver->err_handler || !try_module_get(driver->driver.owner))
+		return -ENODEV;
+
+	limited_driver = driver;
+	all_handlers = driver->err_handler;
+	some_handlers = *all_handlers;
+	some_handlers.slot_reset = NULL;
+	if (sysfs_streq(offer, "none"))
+		some_handlers.reset_done = NULL;
+	driver->err_handler = &some_handlers;
+	return 0;
+}
+
+static int set_recovery(const char *text, const struct kernel_param *param)
+{
+	struct pci_dev *pdev = get_function(text);
+	const char *offer = strchr(text, ' ');
+	int rc = -EINVAL;
+
+	if (!pdev)
+		return -ENODEV;
+	device_lock(&pdev->dev);
+	if (offer && pdev->dev.driver)
+		rc = limit_driver(to_pci_driver(pdev->dev.driver), offer + 1);
+	device_unlock(&pdev->dev);
 	pci_dev_put(pdev);
 	return rc;
 }
@@ -1425,6 +1483,7 @@ static const struct kernel_param_ops race_ops = { .set = set_race };
 static const struct kernel_param_ops frame_ops = { .set = set_frame };
 static const struct kernel_param_ops pairs_ops = { .set = set_pairs };
 static const struct kernel_param_ops behind_ops = { .set = set_behind };
+static const struct kernel_param_ops recovery_ops = { .set = set_recovery };
 static const struct kernel_param_ops replace_ops = { .set = set_replace };
 static const struct kernel_param_ops unfence_ops = { .set = set_unfence };
 static bool run_wanted = true;
@@ -1435,6 +1494,7 @@ module_param_cb(race, &race_ops, NULL, 0200);
 module_param_cb(pairs, &pairs_ops, NULL, 0200);
 module_param_cb(behind, &behind_ops, NULL, 0200);
 module_param_cb(publish, &publish_ops, NULL, 0200);
+module_param_cb(recovery, &recovery_ops, NULL, 0200);
 module_param_cb(replace, &replace_ops, NULL, 0200);
 module_param_cb(unfence, &unfence_ops, NULL, 0200);
 module_param_named(run, run_wanted, bool, 0400);
@@ -1614,6 +1674,7 @@ module_init(test_init);
 
 static void __exit test_exit(void)
 {
+	lift_limit();
 	dma_track_test_pretend_unfence(0);
 	dma_track_test_pretend_publish(0);
 	dma_track_test_remove_device(dev);
