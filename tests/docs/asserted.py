@@ -34,8 +34,6 @@ BROKEN = 'hardware or a kernel that fails'
 RACE = 'a race that no test can win for sure'
 # The stream of an assigned function, which only the nested bed has.
 STREAM = 'a stream of an assigned function that somebody has changed'
-# Likewise.
-OTHER = 'an assigned function that is not like the source\'s'
 ONLY_NATIVE = 'a function that the kernel can migrate'
 # No test of ours can bring about these, or asks for them.
 KNOWN = {
@@ -63,8 +61,6 @@ KNOWN = {
     '…: unknown kind of state 0x…': STREAM,
     '…: state does not end where it should': STREAM,
     '…: display state for a device without a display': STREAM,
-    "…: this function cannot take the place of the source's: … is 0x… here "
-    'and 0x… there': OTHER,
     '…: the function is …': RACE,
     'the guest has given up …': RACE,
     '…: the guest has no driver for it': RACE,

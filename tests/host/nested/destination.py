@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Functions that cannot be what the command line says, and say so."""
+"""Destinations that cannot have the guest say so, and the source goes on."""
 
+import bed
 import load
+import survival
 import vm
 
 
@@ -39,4 +41,34 @@ def what_a_function_cannot_do_is_refused(test_bed, tap):
     guest.stop()
 
 
-TESTS = (what_a_function_cannot_do_is_refused,)
+def wrong_functions_are_refused(test_bed, tap):
+    source = test_bed.guest('a').launch().wait_booted()
+    traffic = load.Traffic(test_bed, source).start()
+    device = load.Oracle(test_bed, source).prepare()
+    load.wait_tracked(source)
+    words = refuse_to_start(test_bed, test_bed.function('vf', 'a'))
+    tap.ok(words and 'busy' in words,
+           'a function that another guest has is refused', words)
+    tap.note(words)
+    words = refuse_to_start(test_bed, '0000:01:1f.7')
+    tap.ok(words and 'no such host device' in words,
+           'a function that is not there is refused', words)
+    destination = test_bed.guest(
+        'b', incoming=True, functions=('vf',),
+        extra=f'-device vfio-pci,host={test_bed.function("edu", "b")},'
+              'id=other0,bus=rp2').launch()
+    migration = bed.Move(source, destination, tap.progress)
+    survival.fail_after_the_quiesce(tap, source, device, migration)
+    destination.command.wait(60)
+    words = destination.words()
+    tap.ok("this function cannot take the place of the source's: device ID "
+           'is 0x11e8 here and 0x444d there' in words,
+           'one of another type is refused', words)
+    tap.ok(all(event['event'] != 'RESUME' for event in
+               destination.qmp.events), 'the guest has not run there')
+    survival.wait_restored(tap, source, device)
+    survival.check_memory(tap, source, device)
+    survival.move_after_all(test_bed, tap, source, traffic, device)
+
+
+TESTS = (what_a_function_cannot_do_is_refused, wrong_functions_are_refused)
