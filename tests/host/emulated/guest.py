@@ -52,6 +52,8 @@ class Guest:
     def __init__(self, directory, name, devices, modules, incoming=False,
                  programs=None, kernel=None, fds=(), memory=None):
         """memory: the words for other memory than RAM_MIB of anonymous."""
+        # Further ones for its kernel.
+        self.words = ''
         self.kernel = kernel or paths.Kernel()
         self.directory = directory
         self.name = name
@@ -79,7 +81,8 @@ class Guest:
             *self.memory_words, '-nodefaults', '-display', 'none',
             '-no-reboot', '-kernel', self.kernel.image,
             '-initrd', initrd(self.kernel, self.modules, self.programs),
-            '-append', f'{CMDLINE} bed.modules={",".join(self.modules)}',
+            '-append', f'{CMDLINE} {self.words} '
+                       f'bed.modules={",".join(self.modules)}',
             '-serial', 'file:' + self.path('console'),
             '-qmp', f'unix:{self.path("qmp")},server=on,wait=off',
             '-chardev', f'socket,id=agent,server=on,wait=off,'

@@ -69,16 +69,19 @@ class Packets(flush.Generator):
 class Journey:
     """Use it as a context: the guest has booted then, and traffic runs."""
 
+    # pylint: disable-next=too-many-arguments
     def __init__(self, tap, directory, name, memory=None, modules=(),
-                 **parts):
+                 words='', **parts):
         """memory: words for the guest's; modules: more of them.
 
+        words: for its kernel.
         parts: other words for a part of PARTS, or none.
         """
         self.tap = tap
         self.directory = directory
         self.name = name
         self.memory = memory
+        self.kernel_words = words
         self.parts = {**PARTS, **parts}
         self.is_tracked = bool(self.parts['tracking'])
         self.modules = ['dma_track'] + (
@@ -117,9 +120,12 @@ class Journey:
         if 'netdev=net0' in ' '.join(words):
             words = ['-device', f'dma-test-wire,id=wire,netdev-id=net0,fd={fd},'
                      f'plugged={"off" if incoming else "on"}'] + words
-        return guest.Guest(self.directory, name, words, self.modules, incoming,
-                           {'traffic': images.program('traffic')}, fds=(fd,),
-                           memory=memory or self.memory)
+        machine = guest.Guest(
+            self.directory, name, words, self.modules, incoming,
+            {'traffic': images.program('traffic')}, fds=(fd,),
+            memory=memory or self.memory)
+        machine.words = self.kernel_words
+        return machine
 
     def __enter__(self):
         self.here = self.machine(False)

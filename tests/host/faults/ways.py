@@ -9,6 +9,8 @@ import os
 
 import cases
 import guest
+import journey
+import oracle
 import tapwriter
 import vm
 
@@ -162,6 +164,82 @@ def on_huge_pages(trip):
 
 # --- Memory that comes and goes ---------------------------------------------
 
+BALLOON = ('-object', 'iothread,id=hints',
+           '-device', 'virtio-balloon-pci,id=balloon,addr=8,iothread=hints,'
+                      'free-page-hint=on')
+# Bytes per second, with which the guest has told of what is free before it
+# could all be sent; and bytes that are enough of it.
+TRICKLE = 2 << 20
+FREE = 48 << 20
+
+
+def fill(trip, name, mebibytes, source):
+    """A file in memory. $left is how many mebibytes the guest has not used."""
+    trip.here.agent.run(
+        "left=$(sed -n 's/MemFree: *\\(.*\\) kB/\\1/p' /proc/meminfo); "
+        'left=$((left / 1024)); '
+        'mount -o remount,size=90% /run; '
+        f'dd if={source} of=/run/{name} bs=1M count=$(({mebibytes})) '
+        '2> /dev/null', 240)
+
+
+def hinted(trip):
+    """Bytes that need not be sent any more in the first pass, and never were.
+    """
+    ram = ram_info(trip).get('ram')
+    if not ram or ram['dirty-sync-count'] != 1 or not ram['remaining']:
+        return 0
+    return ram['total'] - ram['remaining'] - oracle.PAGE * (
+        ram['normal'] + ram['duplicate'])
+
+
+def never_sent(trip, path):
+    """The frames of which the other side, with memory in a file, has nothing.
+    """
+    nothing = bytes(oracle.PAGE)
+    here = trip.here.memory()
+    with open(path, 'rb') as copy:
+        return {gpa for gpa in range(0, RAM, oracle.PAGE)
+                if copy.read(oracle.PAGE) == nothing != here(gpa)}
+
+
+def with_hints_of_free_pages(trip):
+    """What was free then, and not sent, is written by a device later.
+
+    The guest's kernel does not clear what it allocates: by that alone these
+    frames would be sent.
+    """
+    # With what it takes bytes to send.
+    fill(trip, 'noise', 'left - 16', '/dev/urandom')
+    trip.here.agent.run('rm /run/noise')
+    path = os.path.relpath(os.path.join(trip.directory, 'copy'))
+    with trip.destination(memory=backed(
+            f'memory-backend-file,mem-path={path},share=on')) as there:
+        trip.start(there, capabilities=('return-path',), bandwidth=TRICKLE)
+        guest.wait_until(lambda: hinted(trip) > FREE, 'hints', 60)
+        trip.here.qmp.command('migrate-set-parameters',
+                              **{'max-bandwidth': journey.BANDWIDTH})
+        trip.wait_sent_once()
+        free = never_sent(trip, path)
+        trip.tap.ok(len(free) * oracle.PAGE > FREE,
+                    'free pages are not sent', len(free))
+        # It keeps what it has told of until it has nothing else.
+        fill(trip, 'rest', 'left + 16', '/dev/zero')
+        trip.is_fresh = False
+        trip.prepare()
+        trip.here.agent.run('rm /run/rest')
+        trip.wait_sent_again()
+        trip.work()
+        reused = sum(page.gpa in free for page in trip.pages)
+        trip.tap.ok(reused >= 256, 'of these are what a device writes now',
+                    (reused, len(trip.pages)))
+        status = trip.complete()
+        trip.tap.equal(status, 'completed', 'the guest moves')
+        if status == 'completed':
+            trip.expect_arrived(trip.arrive(there),
+                                'no page that was free is lost')
+
+
 PLUGGED = 256 << 20
 PLUGGABLE = (
     '-object', f'memory-backend-ram,id=more,size={PLUGGED}',
@@ -249,6 +327,9 @@ def run_case(trip, case):
 
 def run(tap, directory, only):
     cases.run(tap, directory, 'ways', WAYS, run_case, only)
+    cases.run(tap, directory, 'hints', [with_hints_of_free_pages], run_case,
+              only, modules=['virtio_balloon'], words='init_on_alloc=0',
+              balloon=BALLOON)
     cases.run(tap, directory, 'plugged',
               [with_memory_that_was_plugged, with_some_of_it_unplugged],
               run_case, only, modules=['virtio_mem'], more=PLUGGABLE,
