@@ -5,6 +5,7 @@ One guest goes on and on from QEMU to QEMU, each time in another way; each time
 to another place, or back. The controls lose, in one of the ways each.
 """
 
+import contextlib
 import os
 
 import cases
@@ -140,26 +141,51 @@ def encrypted(trip):
     trip.move(parameters={'tls-creds': key}, before_start=add_keys)
 
 
-def free_huge_pages():
-    path = '/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages'
+HUGE_PAGES = '/sys/kernel/mm/hugepages/hugepages-2048kB'
+
+
+def huge_pages(which, change=0):
+    """How many there are, after a change."""
+    with open(os.path.join(HUGE_PAGES, which), 'r+' if change else 'r',
+              encoding='ascii') as file:
+        number = int(file.read())
+        if change:
+            file.seek(0)
+            file.write(str(number + change))
+    return huge_pages(which) if change else number
+
+
+@contextlib.contextmanager
+def with_huge_pages(wanted):
+    """So many that are free. The machine gets them for now if it may."""
+    added = 0
     try:
-        with open(path, encoding='ascii') as file:
-            return int(file.read())
-    except FileNotFoundError:
-        return 0
+        missing = wanted - huge_pages('free_hugepages')
+        if missing > 0:
+            before = huge_pages('nr_hugepages')
+            added = huge_pages('nr_hugepages', missing) - before
+        free = huge_pages('free_hugepages')
+    except OSError as error:
+        raise tapwriter.Skip(f'no huge pages of 2 MiB: {error}') from error
+    try:
+        if free < wanted:
+            raise tapwriter.Skip(f'{wanted} huge pages of 2 MiB are wanted '
+                                 f'(vm.nr_hugepages), {free} are free')
+        yield
+    finally:
+        if added:
+            huge_pages('nr_hugepages', -added)
 
 
 def on_huge_pages(trip):
     """To them, from them to others, and back to small ones."""
-    wanted = 2 * RAM >> 21
-    if free_huge_pages() < wanted:
-        raise tapwriter.Skip(
-            f'{wanted} huge pages of 2 MiB are wanted (vm.nr_hugepages), '
-            f'{free_huge_pages()} are free')
     memory = backed('memory-backend-memfd,hugetlb=on,hugetlbsize=2M')
-    trip.move(memory=memory, fact='no page is lost on the way to huge pages')
-    trip.move(memory=memory, fact='no page is lost from huge pages to others')
-    trip.move(fact='no page is lost on the way back')
+    with with_huge_pages(2 * RAM >> 21):
+        trip.move(memory=memory,
+                  fact='no page is lost on the way to huge pages')
+        trip.move(memory=memory,
+                  fact='no page is lost from huge pages to others')
+        trip.move(fact='no page is lost on the way back')
 
 
 # --- Memory that comes and goes ---------------------------------------------
