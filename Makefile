@@ -67,7 +67,8 @@ fuzz:
 	@tests/lib/setup.sh packages backports qemu fuzz
 	@tests/fuzz/run.py --seconds '$(SECONDS)'
 
-soak: setup
+soak:
+	@tests/lib/setup.sh all iommufd
 	@tests/lib/soaking.py --hours '$(HOURS)'
 
 module:

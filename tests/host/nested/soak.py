@@ -4,8 +4,10 @@
 
 As ../faults/soak.py, with real vfio-pci. A trip is one guest that goes from
 slot to slot and back, with TCP and UDP traffic all the way; half of its
-migrations come to nothing in a random way first. After it comes a control in
-the same bed, one of two: nobody tracks, or nobody makes the functions quiet.
+migrations come to nothing in a random way first. Half of the guests are on each
+back end of VFIO, and half have functions with ring flush. After every other one
+comes a control in the same bed, one of two: nobody tracks, or nobody makes the
+functions quiet.
 --help lists the options.
 """
 
@@ -32,6 +34,8 @@ LEGS = 12
 CONTROLS = 2
 # Of the guests: two crawl where L1 has one, on a machine that does much else.
 PROCESSORS = (1, 1, 2)
+# Of VFIO, on the host.
+BACKENDS = ('type1', 'iommufd')
 # When a fault comes: what to wait for, and for how many seconds it may then be
 # put off.
 MOMENTS = {'setup': 1.5, 'precopy': 1, 'end': 1, 'switchover': 0.5,
@@ -80,7 +84,8 @@ class Guest:
     def pages(self):
         return self.device.pages
 
-    def boot(self, _entry):
+    def boot(self, entry):
+        entry.update(self.options, flush=self.bed.flush)
         self.here = self.bed.guest('a', **self.options).launch().wait_booted()
         self.traffic = Traffic(self.bed, self.here).start()
         self.device = load.Oracle(self.bed, self.here).prepare()
@@ -346,8 +351,10 @@ def run_guest(book, guest):
 def run_trip(book, number):
     """One guest's; what came of its last migration."""
     rng = random.Random(f'{book.seed} {number}')
-    test_bed = bed.Bed()
-    guest = Guest(test_bed, number, rng, smp=rng.choice(PROCESSORS))
+    smp, backend = rng.choice(PROCESSORS), rng.choice(BACKENDS)
+    test_bed = bed.Bed(iommufd=backend == 'iommufd',
+                       flush=rng.random() < 0.5)
+    guest = Guest(test_bed, number, rng, smp=smp, backend=backend)
     with contextlib.ExitStack() as stack:
         outcome = book.attempt(guest, lambda _: stack.enter_context(test_bed),
                                way='bed')
