@@ -17,9 +17,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, '..', 'host', 'qtest'))
 
 # pylint: disable=wrong-import-position
-import guest as g       # noqa: E402
-import run as qtest     # noqa: E402
-from guest import wait_for             # noqa: E402
+import guest as g           # noqa: E402
+import moves                # noqa: E402
+import paths                # noqa: E402
+import pinned               # noqa: E402
+from bench import Bench     # noqa: E402
+from guest import wait_for  # noqa: E402
 
 # What a host offers, by the property that withdraws it: all bits there are.
 HOSTS = {'old': (',sync-dirty=off', 0), 'new': (',sync-dirty=on', 1)}
@@ -50,26 +53,26 @@ class Driver(g.DmaTrack):
 def begin(bench, host, guest):
     """A guest of that version before a host of that version."""
     options, _ = HOSTS[host]
-    qemu = bench.qemu('source', *qtest.EDU, *qtest.track(options))
-    edu = g.Edu(qemu, qtest.EDU_SLOT, qtest.EDU_BAR)
-    driver = Driver(qemu, qtest.TRACK_SLOT, qtest.TRACK_BAR)
+    qemu = bench.qemu('source', *moves.EDU, *moves.track(options))
+    edu = g.Edu(qemu, moves.EDU_SLOT, moves.EDU_BAR)
+    driver = Driver(qemu, moves.TRACK_SLOT, moves.TRACK_BAR)
     driver.accept = GUESTS[guest]
     driver.become_ready()
-    driver.say(0, qtest.EDU_SBDF, g.TRACKED)
+    driver.say(0, moves.EDU_SBDF, g.TRACKED)
     return qemu, edu, driver
 
 
 def move(bench, edu, driver, options):
     """Migrate a page that is pinned; returns how that ended, and where."""
     qemu = driver.qemu
-    dst, uri = bench.destination(qtest.track(options))
-    qemu.write(qtest.TARGET, qtest.OLD)
-    qemu.write(qtest.PAYLOAD, qtest.NEW)
-    edu.load(qtest.PAYLOAD, g.FRAME)
-    driver.pin(qtest.TARGET, qtest.RUN)
-    edu.store(qtest.TARGET, g.FRAME)
+    dst, uri = bench.destination(moves.track(options))
+    qemu.write(moves.TARGET, moves.OLD)
+    qemu.write(moves.PAYLOAD, moves.NEW)
+    edu.load(moves.PAYLOAD, g.FRAME)
+    driver.pin(moves.TARGET, moves.RUN)
+    edu.store(moves.TARGET, g.FRAME)
     qemu.command('migrate', uri=uri)
-    return qtest.finish(qemu, driver), dst
+    return moves.finish(qemu, driver), dst
 
 
 def matrix(bench):
@@ -83,12 +86,12 @@ def matrix(bench):
             tap.equal((driver.broken(), qemu.dma_track()['migratable']),
                       (False, True), f'{name}: they work together')
             for there, (options, provided) in HOSTS.items():
-                moves(bench, f'{name}, to a {there} host', (host, guest),
-                      options, not offered & wanted & ~provided)
+                check_move(bench, f'{name}, to a {there} host', (host, guest),
+                           options, not offered & wanted & ~provided)
             bench.clear()
 
 
-def moves(bench, name, versions, options, fits):
+def check_move(bench, name, versions, options, fits):
     tap = bench.tap
     bench.clear()
     qemu, edu, driver = begin(bench, *versions)
@@ -97,7 +100,7 @@ def moves(bench, name, versions, options, fits):
         tap.equal(end, 'completed', f'{name}: it moves')
         wait_for('destination runs',
                  lambda: dst.command('query-status')['running'])
-        tap.equal(qtest.arrived(dst, qtest.TARGET), 'new',
+        tap.equal(pinned.arrived(dst, moves.TARGET), 'new',
                   f'{name}: with the page that its device wrote')
         there = bench.driver(dst)
         there.adopt(driver)
@@ -112,7 +115,7 @@ def moves(bench, name, versions, options, fits):
 
 
 def run(tap, binary):
-    bench = qtest.Bench(os.path.abspath(binary or qtest.paths.qemu()), tap)
+    bench = Bench(os.path.abspath(binary or paths.qemu()), tap)
     try:
         bench.tap.run(matrix, bench)
     finally:

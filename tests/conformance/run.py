@@ -48,8 +48,8 @@ from tapwriter import Tap  # noqa: E402
 
 QTEST = 'tests/host/qtest/run.py'
 # Where its tests are.
-QTESTS = (QTEST, 'tests/host/qtest/eligibility.py',
-          'tests/host/qtest/vetoes.py')
+QTESTS = tuple(f'tests/host/qtest/{name}.py' for name in (
+    'device', 'pinned', 'phases', 'hostile_stream', 'eligibility', 'vetoes'))
 SECONDS = 900
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A migration between two emulators whose guest the test plays."""
 
+import guest as g
 from guest import Failed, wait_for
 
 MIB = 1 << 20
@@ -13,6 +14,12 @@ EDU = ['-device', 'edu,id=edu,addr=%d,x-untracked-dma=on' % EDU_SLOT]
 
 # Low memory is sent first; this comes after it, and lasts.
 BULK, BULK_SIZE = 0x1000000, 0xe000000
+
+# Guest memory of the migration tests. What lies low is sent first.
+PAYLOAD = 0x200000
+TARGET = 0x400000               # runs of eight pages from here on
+RUN = 8 * g.FRAME
+OLD, NEW = b'\x11' * g.FRAME, b'\x5a' * g.FRAME
 
 
 def track(options=''):

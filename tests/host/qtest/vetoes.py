@@ -617,5 +617,97 @@ def test_stream_of_another_version(bench):
         bench.clear()
 
 
+def test_refusals(bench):
+    qemu = bench.qemu('source', *EDU, *track())
+    edu = Edu(qemu, EDU_SLOT, EDU_BAR)
+    driver = bench.driver(qemu)
+    path = 'unix:' + os.path.join(bench.folder, 'nobody')
+
+    def refused(fact, text):
+        bench.refused(fact, text, qemu.command, 'migrate', uri=path)
+        info = qemu.dma_track()
+        bench.tap.ok(not info['migratable']
+                     and any(text in reason for reason in info['reasons']),
+                     'query-dma-track says so too', info)
+
+    refused('refused: the guest has no driver',
+            WHO + ': untracked: the guest has no driver')
+    driver.become_ready()
+    refused('refused: the guest does not know the function',
+            WHO + ': untracked: the guest does not know it')
+    for reason, text in ((g.BOUND_BEFORE, 'bound before tracking began'),
+                         (g.NO_CAPABILITY,
+                          'it has no capability and the host has not named '
+                          'it; plug it into a PCI Express port'),
+                         (g.BEHIND_API, 'behind the DMA API'),
+                         (g.NO_RESOURCES, 'no resources'),
+                         (99, 'no known reason')):
+        driver.say(0, EDU_SBDF, g.UNTRACKED, reason)
+        refused('refused: untracked, reason %d' % reason,
+                WHO + ': untracked: ')
+        bench.tap.ok(text in qemu.dma_track()['functions'][0]['reason'],
+                     'with the reason: ' + text)
+    driver.say(0, EDU_SBDF, 77)
+    refused('refused: unknown state', 'unknown state 77')
+    driver.say(0, EDU_SBDF, g.UNBOUND)
+    refused('refused: no driver bound, but bus master on', 'master the bus')
+    edu.set_master(False)
+    bench.tap.ok(qemu.dma_track()['migratable'],
+                 'not refused: no driver bound, and bus master off')
+    edu.set_master(True)
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    bench.tap.ok(qemu.dma_track()['migratable'], 'not refused: tracked')
+    for lost, text in ((1, 'no published section'), (2, 'could not be found'),
+                       (3, 'disabled or bypassed'), (9, 'unknown reason')):
+        driver.lose(lost)
+        refused('refused: lost word %d' % lost, text)
+    driver.lose(0)
+    for name, state in (('postcopy-ram', 'postcopy'),
+                        ('background-snapshot', 'a background snapshot')):
+        try:
+            qemu.command('migrate-set-capabilities', capabilities=[
+                {'capability': name, 'state': True}])
+        except QmpError as error:
+            bench.tap.skip('refused: ' + state, error)
+            continue
+        bench.refused('refused: ' + state, WHO + ': %s is not' % state,
+                      qemu.command, 'migrate', uri=path)
+        qemu.command('migrate-set-capabilities', capabilities=[
+            {'capability': name, 'state': False}])
+
+
+def run_job(qemu, name, **arguments):
+    """Run a command that is a job; return why it failed, or an empty string."""
+    qemu.command(name, job_id='job', **arguments)
+
+    def concluded():
+        return [job for job in qemu.command('query-jobs')
+                if job['status'] == 'concluded']
+    job = wait_for('end of ' + name, concluded)[0]
+    qemu.command('job-dismiss', id='job')
+    return job.get('error', '')
+
+
+def test_snapshot_is_refused(bench):
+    qemu = bench.qemu('source', *EDU, *track())
+    driver = bench.driver(qemu)
+    driver.become_ready()
+    driver.say(0, EDU_SBDF, g.TRACKED)
+    path = os.path.join(bench.folder, 'disk')
+    for arguments in ({'driver': 'file', 'filename': path, 'size': 0},
+                      {'driver': 'qcow2', 'file': 'file', 'size': MIB}):
+        error = run_job(qemu, 'blockdev-create', options=arguments)
+        if error:
+            raise Failed('no disk for a snapshot: ' + error)
+        if arguments['driver'] == 'file':
+            qemu.command('blockdev-add', driver='file', node_name='file',
+                         filename=path)
+    qemu.command('blockdev-add', driver='qcow2', node_name='disk', file='file')
+    error = run_job(qemu, 'snapshot-save', tag='t', vmstate='disk',
+                    devices=['disk'])
+    bench.tap.ok(WHO + ': a VM snapshot is not supported' in error,
+                 'refused: a snapshot', error)
+
+
 TESTS = [value for name, value in list(globals().items())
          if name.startswith('test_')]
