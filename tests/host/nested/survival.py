@@ -6,8 +6,8 @@ import load
 import scenario
 
 
-def start(test_bed, tap, **destination_options):
-    source = test_bed.guest('a').launch()
+def start(test_bed, tap, source_options=(), **destination_options):
+    source = test_bed.guest('a', **dict(source_options)).launch()
     destination = test_bed.guest('b', incoming=True,
                                  **destination_options).launch()
     source.wait_booted()
@@ -66,6 +66,25 @@ def destination_dies_after_the_quiesce(test_bed, tap):
     fail_after_the_quiesce(tap, source, device, migration)
     wait_restored(tap, source, device)
     _check_source(tap, source, traffic, device)
+
+
+def destination_dies_after_each_method(test_bed, tap):
+    """Of those that leave a function which must be reset; see quiesce.py."""
+    for method in 'busmaster', 'reset':
+        tap.label = f' ({method})'
+        source, traffic, device, migration = start(
+            test_bed, tap, {'function_options': f'dma-quiesce={method}'},
+            functions=('vf',))
+        fail_after_the_quiesce(tap, source, device, migration)
+        steps = [one['last-quiesce']
+                 for one in load.tracking(source)['functions']]
+        tap.ok(len(steps) == 2 and all(
+            one[0]['method'] == method and 'error' not in one[0]
+            for one in steps), 'the functions had been made quiet', steps)
+        wait_restored(tap, source, device)
+        _check_source(tap, source, traffic, device)
+        tap.label = ''
+        test_bed.stop_guests()
 
 
 def wait_restored(tap, source, device):

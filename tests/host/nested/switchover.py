@@ -5,4 +5,5 @@
 import survival
 
 TESTS = (survival.cancelled_when_the_vcpus_are_stopped,
-         survival.destination_is_killed_at_the_switchover)
+         survival.destination_is_killed_at_the_switchover,
+         survival.destination_dies_after_each_method)
