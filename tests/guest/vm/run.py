@@ -802,13 +802,11 @@ def stuck(tap, machine):
     enable_vf(machine)
     machine.offers(VF, 'reset')
     machine.drive('bind', OTHER)
-    name = machine.leave_host()
-    for address in VF, OTHER:
+    for address, result in (VF, 'running'), (OTHER, 'ok'):
+        name = machine.leave_host()
         machine.replaced(address)
-    machine.join_host(name)
-    guest.wait_until(lambda: machine.function(VF)[3] == 'running',
-                     'the restore to begin', 60)
-    machine.wait_restored('ok', OTHER)
+        machine.join_host(name)
+        machine.wait_restored(result, address)
     echo(tap, machine, 'beside a driver that is stuck e1000e', OTHER)
     tap.equal(machine.function(VF)[3], 'running', 'it is stuck still')
 
