@@ -75,7 +75,7 @@ FULL_ONLY = {
     'old-host': (['tests/host/nested/run.py', '--host', '6.1'], ['all'], 1800),
     'native': (['tests/host/nested/run.py', '--quiesce', 'native'],
                ['all', 'iommufd'], 1800),
-    'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 5400),
+    'debug': (['tests/guest/debug/run.py'], ['all', 'debug'], 7200),
     'qemu-own': (['tests/host/qemu-own/run.py'],
                  ['packages', 'backports', 'qemu'], 10800),
 }

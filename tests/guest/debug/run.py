@@ -9,6 +9,8 @@ guests whose kernels are built for the purpose; each fails if the kernel
 complains of anything. And
 
 leaks    nothing is left behind when the module is loaded and unloaded
+faults   whichever allocation fails of those for loading, probing and adding
+         memory, they fail as a whole, or work
 races    no two processors use our data at once, unless that is meant
 """
 
@@ -45,14 +47,20 @@ RAM_MIB = 1024
 ROOM = f'{RAM_MIB}M,slots=16,maxmem=4G'
 PATIENCE = 4
 KERNELS = {
-    'debug-memory': ('api', 'leaks'),
-    'debug-races': ('races', 'api'),
+    'debug-memory': ('api', 'bounce', 'devices', 'restore', 'leaks',
+                     'faults'),
+    'debug-races': ('races', 'api', 'devices', 'restore', 'phases'),
 }
 # The pretend device breaks the rules of the DMA API on purpose, and is told so.
 PRETEND = ('api', 'bounce')
 PRETEND_SPLAT = r'BUG:|Oops|WARNING: [^C]|WARNING: CPU.* at ([^k]|kernel/[^d])'
 DEBUG = '/sys/kernel/debug'
 LEAKS = f'{DEBUG}/kmemleak'
+
+
+def expect(got, wanted):
+    if got != wanted:
+        raise AssertionError(f'got {got!r}, wanted {wanted!r}')
 
 
 # --- Leaks ------------------------------------------------------------------
@@ -76,6 +84,13 @@ def find_leaks(machine):
     return ''.join(leak for leak in found if OURS.search(leak))
 
 
+def find_leak_on_purpose(tap, machine):
+    machine.agent.run(f'echo 1 > {suite.PARAMETERS}/leak; '
+                      'rmmod dma_track_test', 120)
+    tap.equal(find_leaks(machine).count('unreferenced object'), 1,
+              'what a module leaked on purpose before it went is found')
+
+
 def leaks(tap, directory):
     with suite.Guest(directory, 'leaks', suite.HOST + suite.NIC,
                      ['e1000e']) as machine:
@@ -88,12 +103,258 @@ def leaks(tap, directory):
         tap.equal(find_leaks(machine), '',
                   'loaded and unloaded with a host it leaks nothing')
         machine.load()
-        agent.run('insmod /bin/dma_track_test.ko run=0; '
-                  f'echo 1 > {suite.PARAMETERS}/leak; '
-                  'rmmod dma_track_test', 120)
-        tap.equal(find_leaks(machine).count('unreferenced object'), 1,
-                  'what a module leaked on purpose before it went is found')
+        agent.run('insmod /bin/dma_track_test.ko run=0')
+        find_leak_on_purpose(tap, machine)
         tap.equal(machine.splats(), '', 'leaks: the kernel did not complain')
+
+
+# --- Faults -----------------------------------------------------------------
+
+# Nobody here allocates so often.
+MANY = 1000000
+
+
+class Fault:
+    """Something that is tried with one allocation after the other failing.
+
+    what: words for the program nth
+    state: a script that prints what there is to see
+    undo: a script, for what has worked
+    """
+
+    def __init__(self, machine, what, state, undo):
+        self.machine = machine
+        self.what = what
+        self.state = state
+        self.undo = undo
+        self.total = self.failed = self.survived = 0
+
+    def look(self):
+        return self.machine.agent.run(self.state)
+
+    def once(self, number):
+        """The error, or 0; what was left to count; what there is to see."""
+        first, _, rest = self.machine.agent.run(
+            f'nth {number} {self.what} || exit; {self.state}',
+            240).partition('\n')
+        error, left = first.split()
+        return int(error), int(left), rest
+
+    def run(self, is_done, choose=None):
+        """Each of them in turn, or those that are chosen of their number.
+
+        is_done: of what there is to see.
+        """
+        before = self.look()
+        error, left, after = self.once(MANY)
+        expect((error, is_done(after)), (0, True))
+        self.machine.agent.run(self.undo, 240)
+        expect(self.look(), before)
+        self.total = MANY - left
+        for number in choose(self.total) if choose else range(1, MANY):
+            error, left, after = self.once(number)
+            if error:
+                self.failed += 1
+                if after != before:
+                    raise AssertionError(
+                        f'without allocation {number}: error {error} leaves '
+                        f'{after!r}, wanted {before!r}')
+                continue
+            if not is_done(after):
+                raise AssertionError(
+                    f'without allocation {number}: it works, but: {after!r}')
+            self.machine.agent.run(self.undo, 240)
+            expect(self.look(), before)
+            if left:
+                break
+            self.survived += 1
+
+    def figures(self):
+        return (f'{self.total} allocations, {self.failed + self.survived} of '
+                f'them failed: then it failed {self.failed} times, and worked '
+                f'{self.survived} times')
+
+
+def fail_below(machine, function=None):
+    """Only allocations on behalf of that function fail, or all of the task."""
+    first, end = 0, -1
+    if function:
+        # Names of a kind follow each other; a module's end with its name.
+        addresses = machine.agent.run(
+            'sort /proc/kallsyms | grep -i " t " | '
+            f'grep -A 1 " {function}\\>" | cut -d " " -f 1').split()
+        first, end = (int(address, 16) for address in addresses[:2])
+    machine.agent.run(f"""
+        for kind in failslab fail_page_alloc; do
+            cd {DEBUG}/$kind
+            echo 0 > verbose && echo N > ignore-gfp-wait
+            echo 32 > stacktrace-depth
+            echo {first:#x} > require-start
+            echo {end & 0xffffffffffffffff:#x} > require-end
+        done
+        echo N > ignore-gfp-highmem && echo 0 > min-order""")
+
+
+def own_splats(machine):
+    """Without what the kernel says of its own files of an interrupt.
+
+    When it could not make one, it complains that it cannot take it away.
+    """
+    return machine.agent.run(
+        'dmesg | grep -E "WARNING:|BUG:|Oops" | '
+        'grep -v "WARNING: .* remove_proc_entry" || true')
+
+
+def faults(tap, directory):
+    with suite.Guest(directory, 'faults', suite.HOST + suite.NIC,
+                     ['e1000e'], memory=ROOM) as machine:
+        machine.agent.run(f"""
+            mount -t tracefs t {suite.TRACING}
+            echo online_movable > \
+                /sys/devices/system/memory/auto_online_blocks""")
+        forget_leaks(machine)
+        tap.progress('load_faults')
+        tap.run(load_faults, tap, machine)
+        machine.load()
+        machine.agent.run('insmod /bin/dma_track_test.ko run=0')
+        for test in (probe_faults, driver_faults, publish_faults,
+                     online_faults):
+            tap.progress(test.__name__)
+            tap.run(test, tap, machine)
+        tap.equal(find_leaks(machine), '', 'faults: nothing is leaked')
+        # Or else it has given up, for want of memory of its own.
+        find_leak_on_purpose(tap, machine)
+        tap.equal(own_splats(machine), '',
+                  'faults: the kernel did not complain')
+
+
+def most_of_load(total):
+    """All at the beginning and at the end, and some of each hook in between.
+
+    Its steps are the same for each: a prime number meets them all.
+    """
+    return sorted({*range(1, min(total, 40)), *range(40, total, 23),
+                   *range(max(1, total - 20), total + 1)})
+
+
+def load_faults(tap, machine):
+    """What dma_track_init() allocates, or has allocated."""
+    fail_below(machine, 'do_one_initcall')
+    fault = Fault(
+        machine, 'load /bin/dma_track.ko',
+        f"""cat {suite.TRACING}/enabled_functions
+        ls /sys/kernel/debug/dma_track /sys/bus/virtio/drivers
+        grep -o "^dma_track " /proc/modules
+        cat {suite.FILES}/status; true""", 'rmmod dma_track')
+
+    def is_done(text):
+        # Without files in debugfs it works as well.
+        return 'dma_track ' in text and 'lost: ' not in text or \
+            'hooks_intact: 1' in text and 'lost: 0' in text
+
+    fault.run(is_done, most_of_load)
+    tap.ok(fault.failed > 20, 'a load that fails leaves nothing behind',
+           fault.figures())
+    tap.note(fault.figures())
+
+
+def probe_faults(tap, machine):
+    """The host's device."""
+    fail_below(machine)
+    name = machine.leave_host()
+    fault = Fault(
+        machine, f'write /sys/bus/virtio/drivers/dma_track/bind {name}',
+        f'grep -E "connected|phase:|intact|lost" {suite.FILES}/status; '
+        'ls /sys/bus/virtio/drivers/dma_track',
+        f'echo {name} > /sys/bus/virtio/drivers/dma_track/unbind')
+
+    def is_done(text):
+        return 'connected: 1' in text and 'lost: 0' in text and \
+            suite.sections(machine) > 0
+
+    fault.run(is_done)
+    tap.equal((fault.failed > 5, suite.sections(machine)), (True, 0),
+              'a probe that fails leaves the host alone')
+    tap.note(fault.figures())
+    machine.join_host(name)
+
+
+def driver_faults(tap, machine):
+    """What our notifier allocates for a function that comes, with its driver.
+
+    The rest of the kernel does not survive each of its own failures.
+    """
+    fail_below(machine, 'bus_notify[[:space:]]*.dma_track')
+    machine.agent.run(f'echo 1 > /sys/bus/pci/devices/{suite.NET}/remove')
+    states = set()
+    fault = Fault(
+        machine, 'write /sys/bus/pci/rescan 1',
+        f'grep {suite.NET} {suite.FILES}/functions | cut -d " " -f 1-3; '
+        f'grep -E "lost|pinned|unknown|undirtied|saturated" '
+        f'{suite.FILES}/status',
+        f'echo 1 > /sys/bus/pci/devices/{suite.NET}/remove')
+
+    def is_done(text):
+        states.add(' '.join(text.split()[1:3]))
+        return 'lost: 0' in text
+
+    fault.run(is_done)
+    machine.agent.run('echo 1 > /sys/bus/pci/rescan')
+    # What fails when it comes is tried again for its driver.
+    tap.ok(fault.survived > 1 and
+           states <= {'tracked -', 'untracked no-resources'},
+           'a function that comes is tracked, or it is said why not',
+           str(states))
+    tap.note(f'{fault.figures()}; {states}')
+
+
+def publish_faults(tap, machine):
+    """What our notifier allocates, each time for memory that is new."""
+    fail_below(machine, 'hotplug_notify')
+    machine.agent.run(
+        'echo offline > /sys/devices/system/memory/auto_online_blocks')
+    number = left = 0
+    failed = []
+    while not left:
+        before = suite.sections(machine)
+        block = suite.plug(machine, number, online=False)
+        number += 1
+        error, left = map(int, machine.agent.run(
+            f'nth {number} write {block}/state online_movable', 240).split())
+        state = machine.agent.run(f'cat {block}/state').strip()
+        expect((state, suite.sections(machine) - before,
+                machine.status()['lost']),
+               ('offline', 0, '0') if error else ('online', 1, '0'))
+        if error:
+            failed.append(number)
+            machine.agent.run(f'echo online_movable > {block}/state')
+            expect(suite.sections(machine), before + 1)
+    tap.ok(len(failed) > 2,
+           'memory that cannot be published stays offline, until it can',
+           str(failed))
+    tap.note(f'{number - 1} allocations: without {failed} it fails')
+
+
+def online_faults(tap, machine):
+    """All of what is allocated when memory is brought online."""
+    fail_below(machine)
+    block = machine.agent.run(
+        'ls -d /sys/devices/system/memory/memory* | sort -V | tail -n 1'
+        ).strip()
+    machine.agent.run(f'echo offline > {block}/state')
+    before = suite.sections(machine)
+    fault = Fault(machine, f'write {block}/state online_movable',
+                  f'cat {block}/state; grep lost {suite.FILES}/status',
+                  f'echo offline > {block}/state')
+
+    def is_done(text):
+        return text.split() == ['online', 'lost:', '0'] and \
+            suite.sections(machine) == before + 1
+
+    fault.run(is_done)
+    tap.equal((fault.failed > 2, suite.sections(machine)), (True, before),
+              'nor is it published when something else fails')
+    tap.note(fault.figures())
 
 
 # --- Races ------------------------------------------------------------------
@@ -235,7 +496,7 @@ def raced_host(machine):
         machine.join_host(machine.leave_host())
 
 
-OWN = {'leaks': leaks, 'races': races}
+OWN = {'leaks': leaks, 'faults': faults, 'races': races}
 
 
 def main():

@@ -200,7 +200,8 @@ def built(kernel):
                                        'dma_track_test': PRETEND,
                                        'dma_track_sleeper': PRETEND})
     programs = {name + '.ko': path for name, path in paths_of.items()}
-    programs['fentry'] = images.program('fentry')
+    for name in ('fentry', 'nth'):
+        programs[name] = images.program(name)
     return programs
 
 
