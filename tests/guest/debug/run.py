@@ -47,8 +47,8 @@ RAM_MIB = 1024
 ROOM = f'{RAM_MIB}M,slots=16,maxmem=4G'
 PATIENCE = 4
 KERNELS = {
-    'debug-memory': ('api', 'bounce', 'devices', 'restore', 'leaks',
-                     'faults'),
+    'debug-memory': ('api', 'bounce', 'devices', 'restore', 'phases',
+                     'memory', 'leaks', 'faults'),
     'debug-races': ('races', 'api', 'devices', 'restore', 'phases'),
 }
 # The pretend device breaks the rules of the DMA API on purpose, and is told so.
