@@ -34,7 +34,7 @@ BROKEN = 'hardware or a kernel that fails'
 RACE = 'a race that no test can win for sure'
 # The stream of an assigned function, which only the nested bed has.
 STREAM = 'a stream of an assigned function that somebody has changed'
-ONLY_NATIVE = 'a function that the kernel can migrate'
+ONLY_NATIVE = 'hardware that the kernel can migrate'
 # No test of ours can bring about these, or asks for them.
 KNOWN = {
     '…: failed to read config space at 0x…: …': BROKEN,
@@ -48,10 +48,6 @@ KNOWN = {
     'failed to query migration flags': BROKEN,
     'VFIO_MIGRATION_STOP_COPY is not supported': ONLY_NATIVE,
     '…: migration is left to the guest by dma-tracked-by=guest': ONLY_NATIVE,
-    '…: VFIO migration is not supported with …': ONLY_NATIVE,
-    'dma-tracked-by=… is not supported for mediated devices': ONLY_NATIVE,
-    '… shares its IOMMU mappings with a device that migrates by itself':
-        ONLY_NATIVE,
     '… shares its IOMMU group with … other devices':
         'two functions in a group, where the bed has one',
     'the IOMMU back end cannot do that': 'a back end of other machines',

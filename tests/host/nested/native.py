@@ -12,6 +12,7 @@ import load
 import oracle
 import quiesce
 import scenario
+import vm
 
 # In this order: what is told first that a migration has failed, is the last.
 KINDS = (bed.NATIVE, 'oracle')
@@ -325,6 +326,37 @@ def iommufd_detaches_the_other_alone(test_bed, tap):
     test_bed.clear_trouble()
 
 
+def what_a_card_cannot_do_is_refused(test_bed, tap):
+    """None of these guests has to boot."""
+    for who in 'guest', 'external':
+        guest = test_bed.guest('a', functions=(bed.NATIVE,), tracked_by=who)
+        words = f'dma-tracked-by={who} is not supported for mediated devices'
+        try:
+            guest.launch()
+            said = 'it was not refused'
+        except vm.Gone as refusal:
+            said = str(refusal)
+        tap.ok(words in said, f'a card tracked by {who} is refused', said)
+    guest = test_bed.guest('a', functions=(bed.NATIVE,)).launch()
+    info = load.tracking(guest)
+    tap.equal((info['migratable'], [one['tracked-by']
+                                    for one in info['functions']]),
+              (True, ['device']), 'by itself it can be migrated')
+    guest.qmp.command('migrate-set-capabilities', capabilities=[
+        {'capability': 'postcopy-ram', 'state': True}])
+    words = ': VFIO migration is not supported with postcopy migration'
+    info = load.tracking(guest)
+    tap.ok(not info['migratable'] and words in ' '.join(info['reasons']),
+           'query-dma-track tells that postcopy is not for it', str(info))
+    try:
+        guest.qmp.command('migrate', uri='exec:cat > /dev/null')
+        said = 'it was not refused'
+    except vm.QmpError as refusal:
+        said = str(refusal)
+    tap.ok(words in said, 'and postcopy is refused', said)
+
+
 TESTS = (all_are_quiet_before_it_stops, a_pause_stops_it_too,
          without_a_flush_it_writes_on, given_up_it_runs_before_the_others,
-         type1_leaves_the_mappings, iommufd_detaches_the_other_alone)
+         type1_leaves_the_mappings, iommufd_detaches_the_other_alone,
+         what_a_card_cannot_do_is_refused)
