@@ -147,7 +147,9 @@ class Guest:
         self.command = self.bed.l1.start(
             f'mkdir -p /run/{self.slot}; : > /run/{self.slot}/console; '
             f'exec qemu-system-x86_64 {arguments}')
-        self.check_alive_while(lambda left: self.qmp.open(left), 60)
+        self.check_alive_while(self.qmp.wait_greeting, 60)
+        started = self.qmp.start('qmp_capabilities')
+        self.check_alive_while(lambda left: self.qmp.finish(started, left), 60)
         self.qmp.command('migrate-set-capabilities', capabilities=[
             {'capability': 'events', 'state': True}])
         return self

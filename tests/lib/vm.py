@@ -146,9 +146,13 @@ class Qmp(Channel):
 
     def open(self, deadline=60):
         """Wait for QEMU's greeting and end the negotiation."""
+        self.wait_greeting(deadline)
+        self.command('qmp_capabilities')
+
+    def wait_greeting(self, deadline=60):
+        """A QEMU that greets may still refuse its command line."""
         self.wait(lambda: self.greetings, deadline, 'greeting of QEMU')
         self.greetings = 0
-        self.command('qmp_capabilities')
 
     def start(self, command, **arguments):
         """Send a command and return what finish() wants."""
