@@ -154,24 +154,26 @@ def test_cancel(bench):
     bench.tap.equal(driver.read_config()[0], g.IDLE, 'the phase is IDLE again')
 
 
-def test_pause_before_switchover(bench):
-    def start(uri):
-        qemu.command('migrate-set-capabilities', capabilities=[
-            {'capability': 'pause-before-switchover', 'state': True}])
-        qemu.command('migrate', uri=uri)
-
-        def paused():
-            driver.serve()
-            return qemu.status() == 'pre-switchover'
-        driver.give_up = paused_at_last
-        wait_for('pre-switchover', paused)
+def pause_before_switchover(qemu, driver, uri):
+    """Migrate until vCPUs have stopped, for what is done before the end."""
+    def paused():
+        driver.serve()
+        return paused_at_last()
 
     def paused_at_last():
         return qemu.status() == 'pre-switchover'
 
+    qemu.command('migrate-set-capabilities', capabilities=[
+        {'capability': 'pause-before-switchover', 'state': True}])
+    qemu.command('migrate', uri=uri)
+    driver.give_up = paused_at_last
+    wait_for('pre-switchover', paused)
+
+
+def test_pause_before_switchover(bench):
     qemu, _, driver = bench.guest()
     _, uri = bench.destination()
-    start(uri)
+    pause_before_switchover(qemu, driver, uri)
     qemu.command('migrate_cancel')
     bench.tap.equal(finish(qemu), 'cancelled', 'cancelled before switchover')
     bench.tap.ok(qemu.command('query-status')['running'], 'the guest runs on')
@@ -181,11 +183,25 @@ def test_pause_before_switchover(bench):
         driver.answer()
     bench.running.pop().stop()
     dst, uri = bench.destination()
-    start(uri)
+    pause_before_switchover(qemu, driver, uri)
     qemu.command('migrate-continue', state='pre-switchover')
     bench.tap.equal(finish(qemu), 'completed', 'and completed the next time')
     wait_for('destination runs',
              lambda: dst.command('query-status')['running'])
+
+
+def test_promise_broken_at_last(bench):
+    """The guest runs on after it was looked at for the last time but one."""
+    qemu, _, driver = bench.guest()
+    _, uri = bench.destination()
+    pause_before_switchover(qemu, driver, uri)
+    driver.lose(1)
+    qemu.command('migrate-continue', state='pre-switchover')
+    bench.tap.equal(finish(qemu), 'failed',
+                    'a lost word that only the last check sees fails it')
+    bench.tap.ok('the guest has lost track' in qemu.error(),
+                 'and the text says so', qemu.error())
+    bench.tap.ok(qemu.command('query-status')['running'], 'the guest runs on')
 
 
 def test_guest_unplugs_function(bench):
@@ -277,6 +293,23 @@ def test_paused_and_continued(bench):
     qemu.command('cont')
     bench.tap.equal(finish(qemu, driver), 'failed',
                     'a paused guest that goes on fails its migration')
+    bench.tap.ok('the VM began to run' in qemu.error(), 'and is told why',
+                 qemu.error())
+
+
+def test_paused_and_continued_for_a_moment(bench):
+    """At the end it is stopped again, and nobody can be asked."""
+    qemu, _, driver = bench.guest()
+    _, uri = bench.destination()
+    qemu.command('stop')
+    slow(qemu)
+    qemu.command('migrate', uri=uri)
+    wait_for_transfer(qemu, None, 10 * MIB)
+    qemu.command('cont')
+    qemu.command('stop')
+    fast(qemu)
+    bench.tap.equal(finish(qemu), 'failed',
+                    'a paused guest that went on for a moment likewise')
     bench.tap.ok('the VM began to run' in qemu.error(), 'and is told why',
                  qemu.error())
 
