@@ -8,6 +8,8 @@
  *	state		"awake", or "asleep" in the allocation, or "back" from it
  *	sleep		write anything: a task falls asleep
  *	wake		write anything: it goes on
+ *	grace		write a number: wait so often for all tasks but those that
+ *			sleep, as those do who free code that was traced
  */
 #include <linux/completion.h>
 #include <linux/device.h>
@@ -15,6 +17,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 
 static struct device *dev;
 static struct task_struct *task;
@@ -63,10 +66,23 @@ static int set_wake(const char *text, const struct kernel_param *param)
 	return 0;
 }
 
+static int set_grace(const char *text, const struct kernel_param *param)
+{
+	unsigned int nr;
+	int rc;
+
+	rc = kstrtouint(text, 0, &nr);
+	while (!rc && nr--)
+		synchronize_rcu_tasks();
+	return rc;
+}
+
+static const struct kernel_param_ops grace_ops = { .set = set_grace };
 static const struct kernel_param_ops sleep_ops = { .set = set_sleep };
 static const struct kernel_param_ops wake_ops = { .set = set_wake };
 
 module_param(state, charp, 0400);
+module_param_cb(grace, &grace_ops, NULL, 0200);
 module_param_cb(sleep, &sleep_ops, NULL, 0200);
 module_param_cb(wake, &wake_ops, NULL, 0200);
 
