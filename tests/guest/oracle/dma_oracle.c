@@ -77,6 +77,12 @@ MODULE_PARM_DESC(deaf_ms, "How long `deaf` keeps interrupts off");
 #define ORACLE_ASKS		32
 /* In the cookie of a request. Seeds, of which others are made, begin with 0. */
 #define ORACLE_ASK		BIT(31)
+/*
+ * Every second one takes longer. So there are two bunches, which drift apart:
+ * at any instant one of them is in the device, and seldom has an interrupt of
+ * an earlier answer not been taken yet.
+ */
+#define ORACLE_ASK_US(n)	((n) % 2 ? 60000 : 90000)
 /* An answer that has not come by then never will. */
 #define ORACLE_ASK_TIMEOUT	(15 * HZ)
 
@@ -381,14 +387,14 @@ static void oracle_submit_mail(struct oracle *o, u32 delay_us)
 	desc->len = cpu_to_le32(sizeof(u32));
 }
 
-static void oracle_submit_ask(struct oracle *o, u32 *ask, u32 delay_us)
+static void oracle_submit_ask(struct oracle *o, unsigned int n)
 {
 	struct oracle_desc *desc;
 
 	desc = oracle_submit(o, DMA_TEST_OP_NOP | DMA_TEST_OP_IRQ,
-			     DMA_TEST_KIND_OTHER, delay_us);
+			     DMA_TEST_KIND_OTHER, ORACLE_ASK_US(n));
 	desc->cookie |= cpu_to_le32(ORACLE_ASK);
-	*ask = le32_to_cpu(desc->cookie);
+	o->asks.cookies[n] = le32_to_cpu(desc->cookie);
 }
 
 static void oracle_ring_doorbell(struct oracle *o)
@@ -736,8 +742,7 @@ static void oracle_ask_again(struct oracle *o)
 	for (i = 0; i < ORACLE_ASKS; i++) {
 		if (!o->asks.cookies[i])
 			continue;
-		oracle_submit_ask(o, &o->asks.cookies[i],
-				  oracle_stream_delay(i));
+		oracle_submit_ask(o, i);
 		o->asks.repeated++;
 	}
 	oracle_ring_doorbell(o);
@@ -750,8 +755,7 @@ static void oracle_ask_more(struct oracle *o)
 	for (i = 0; i < ORACLE_ASKS && READ_ONCE(o->is_asking); i++) {
 		if (o->asks.cookies[i])
 			continue;
-		oracle_submit_ask(o, &o->asks.cookies[i],
-				  oracle_stream_delay(i));
+		oracle_submit_ask(o, i);
 		o->asks.asked++;
 	}
 	oracle_ring_doorbell(o);

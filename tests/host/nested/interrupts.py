@@ -18,7 +18,7 @@ import vm
 WAITING = 16
 ANSWERED = 100
 # Of what depends on the moment of the stop.
-TRIES = 6
+TRIES = 12
 
 
 class Requests:
