@@ -275,7 +275,7 @@ def behind(tap, directory):
 
 
 def load(tap, directory):
-    with Guest(directory, 'load') as machine:
+    with Guest(directory, 'load', HOST) as machine:
         agent = machine.agent
         agent.run(f'mount -t tracefs t {TRACING}')
         agent.run('echo 0 > /proc/sys/kernel/ftrace_enabled')
@@ -294,10 +294,17 @@ def load(tap, directory):
 
         for _ in range(2):
             agent.run('rmmod dma_track && insmod /bin/dma_track.ko', 120)
+        tap.ok(host_relies(machine), 'the host relies on it')
         tap.equal(machine.status()['hooks_intact'], '1',
                   'unloaded it can be loaded again, and again')
         unload_under_sleeper(tap, machine)
+        machine.succeeds('rmmod dma_track')
+        tap.ok(not host_relies(machine), 'and not on one that is unloaded')
         tap.equal(machine.splats(), '', 'load: the kernel did not complain')
+
+
+def host_relies(machine):
+    return machine.qmp.command('query-dma-track')['provider']['ready']
 
 
 def unload_under_sleeper(tap, machine):
@@ -322,6 +329,7 @@ def unload_under_sleeper(tap, machine):
     agent.run('echo 5 > /sys/module/dma_track_sleeper/parameters/grace', 120)
     tap.equal((agent.run('grep -c "^dma_track " /proc/modules || true').strip(),
                unloading.status), ('1', None), fact)
+    tap.ok(not host_relies(machine), 'of which it has told the host before')
     agent.run('echo 1 > /sys/module/dma_track_sleeper/parameters/wake')
     wait_for('back')
     tap.equal(unloading.wait(60), 0, 'and ends when that has come back')
