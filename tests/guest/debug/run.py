@@ -47,8 +47,8 @@ RAM_MIB = 1024
 ROOM = f'{RAM_MIB}M,slots=16,maxmem=4G'
 PATIENCE = 4
 KERNELS = {
-    'debug-memory': ('api', 'bounce', 'devices', 'restore', 'phases',
-                     'memory', 'leaks', 'faults'),
+    'debug-memory': ('api', 'bounce', 'load', 'devices', 'drivers', 'restore',
+                     'phases', 'memory', 'leaks', 'faults'),
     'debug-races': ('races', 'api', 'devices', 'restore', 'phases'),
 }
 # The pretend device breaks the rules of the DMA API on purpose, and is told so.
@@ -507,6 +507,10 @@ def main():
 
     guest.RAM_MIB = RAM_MIB
     suite.ROOM = ROOM
+    # nvme of 6.12 freezes its queues in one task and thaws them in another,
+    # and does not tell lockdep, which then takes that for a lock left behind.
+    suite.DISK_RESTORES = [restore for restore in suite.DISK_RESTORES
+                           if restore[0] != 'nvme']
     vm.PATIENCE *= PATIENCE
     tap = Tap()
     splat, plain = suite.SPLAT, suite.Guest

@@ -576,7 +576,19 @@ def removal(tap, machine):
               'and all its mappings were counted')
 
 
+# Driver, function, what the driver offers, how it is restored then.
+DISK_RESTORES = (('nvme', NVME, 'all', 'error recovery'),
+                 ('nvme', NVME, 'reset', 'reset callbacks'),
+                 ('nvme', NVME, 'none', 'rebinding'),
+                 ('ahci', AHCI, 'all', 'rebinding'))
+
+
 def drivers(tap, directory):
+    networks(tap, directory)
+    disks(tap, directory)
+
+
+def networks(tap, directory):
     with Guest(directory, 'net', HOST + REAL_NET,
                ['dma_track', 'igb', 'igbvf', 'e1000e']) as machine:
         machine.agent.run('insmod /bin/dma_track_test.ko run=0')
@@ -586,24 +598,22 @@ def drivers(tap, directory):
         if not machine.kernel.release.startswith('6.1.'):
             stuck(tap, machine)
 
-    disks = []
+
+def disks(tap, directory):
+    media = []
     for number in range(3):
         path = os.path.join(directory, f'disk{number}')
         with open(path, 'wb') as file:
             file.truncate(32 << 20)
-        disks += ['-blockdev', f'file,node-name=disk{number},filename={path}']
-    with Guest(directory, 'disks', HOST + disks + REAL_DISKS + QUICK,
+        media += ['-blockdev', f'file,node-name=disk{number},filename={path}']
+    with Guest(directory, 'disks', HOST + media + REAL_DISKS + QUICK,
                ['dma_track', 'nvme', 'ahci', 'sd_mod', 'xhci_pci',
                 'usb_storage']) as machine:
         machine.agent.run('insmod /bin/dma_track_test.ko run=0')
         for driver, address in (('nvme', NVME), ('ahci', AHCI),
                                 ('xhci_hcd', XHCI)):
             nothing_pinned(tap, machine, driver, address, write_and_read)
-        for driver, address, offer, how in (
-                ('nvme', NVME, 'all', 'error recovery'),
-                ('nvme', NVME, 'reset', 'reset callbacks'),
-                ('nvme', NVME, 'none', 'rebinding'),
-                ('ahci', AHCI, 'all', 'rebinding')):
+        for driver, address, offer, how in DISK_RESTORES:
             disk_restore(tap, machine, driver, address, offer, how)
         tap.equal(machine.splats(), '', 'disks: the kernel did not complain')
 
