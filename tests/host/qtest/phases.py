@@ -283,35 +283,38 @@ def test_paused(bench):
                     'and what its device has written')
 
 
-def test_paused_and_continued(bench):
+def begin_paused(bench):
+    """A migration that has begun while the guest was paused."""
     qemu, _, driver = bench.guest()
     _, uri = bench.destination()
     qemu.command('stop')
     slow(qemu)
     qemu.command('migrate', uri=uri)
     wait_for_transfer(qemu, None, 10 * MIB)
-    qemu.command('cont')
-    bench.tap.equal(finish(qemu, driver), 'failed',
-                    'a paused guest that goes on fails its migration')
+    return qemu, driver
+
+
+def check_it_ran(bench, qemu, driver, fact):
+    bench.tap.equal(finish(qemu, driver), 'failed', fact)
     bench.tap.ok('the VM began to run' in qemu.error(), 'and is told why',
                  qemu.error())
+
+
+def test_paused_and_continued(bench):
+    qemu, driver = begin_paused(bench)
+    qemu.command('cont')
+    check_it_ran(bench, qemu, driver,
+                 'a paused guest that goes on fails its migration')
 
 
 def test_paused_and_continued_for_a_moment(bench):
     """At the end it is stopped again, and nobody can be asked."""
-    qemu, _, driver = bench.guest()
-    _, uri = bench.destination()
-    qemu.command('stop')
-    slow(qemu)
-    qemu.command('migrate', uri=uri)
-    wait_for_transfer(qemu, None, 10 * MIB)
+    qemu, _ = begin_paused(bench)
     qemu.command('cont')
     qemu.command('stop')
     fast(qemu)
-    bench.tap.equal(finish(qemu), 'failed',
-                    'a paused guest that went on for a moment likewise')
-    bench.tap.ok('the VM began to run' in qemu.error(), 'and is told why',
-                 qemu.error())
+    check_it_ran(bench, qemu, None,
+                 'a paused guest that went on for a moment likewise')
 
 
 def test_stopped_and_continued_while_logging(bench):
